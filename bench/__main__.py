@@ -1,4 +1,4 @@
-"""Run benchmarks and check their limits: `python -m bench [NAME…] [--json] [--quick]`.
+"""Run benchmarks and check their limits: `python -m bench [NAME…] [--json] [--quick] [--alone]`.
 
 `truth` runs all of `truth/figure7`, `truth/flight` and so on.
 Exit code 1 if a figure exceeds its limit or a benchmark failed, 2 if a program is missing, 0 otherwise.
@@ -21,7 +21,8 @@ from . import idle, lateness, overhead, peers, publish, throughput, vote, year
 from .by_hand import remove_leftovers
 from .node import tool_image
 from .report import Measure, as_json, as_line, as_table, machine, past_limit
-from .truth import families, figure7, flight, lookalikes, made_up, published, structure
+from .truth import cost, families, figure7, flight, lookalikes, made_up, published, structure
+from .truth.peers import ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ BENCHES = {
     "truth/flight": Bench(flight.measure),
     "truth/flight-subsets": Bench(flight.measure_subsets),
     "truth/flight-sequence": Bench(flight.measure_sequence, ("git",)),
+    "truth/cost": Bench(cost.measure),
     "truth/families": Bench(families.measure),
     "truth/made-up": Bench(made_up.measure),
     "truth/history": Bench(made_up.measure_history, ("git",)),
@@ -61,6 +63,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES) + " (all)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--quick", action="store_true", help="run fewer rounds, for development only")
+    parser.add_argument("--alone", action="store_true", help="truth: no earlier rules, no published methods")
     chosen = parser.parse_args(argv)
     groups = {name.partition("/")[0] for name in BENCHES}
     if unknown := set(chosen.names) - set(BENCHES) - groups:
@@ -110,6 +113,8 @@ def main() -> int:
     chosen = arguments()
     names = chosen.names
     os.environ["MAO_TOOL_NETWORK_NAME"] = "mao-bench"  # for the tools of the node and of the script
+    if chosen.alone:
+        os.environ[ALONE] = "yes"
     VAR.mkdir(exist_ok=True)
     if problems := list(missing([BENCHES[name] for name in names])):
         print("\n".join(f"bench: {problem}" for problem in problems), file=sys.stderr)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from bench.report import Measure
 
-from .sets import TruthSet, decide, score
+from .peers import ALONE, score_methods
+from .sets import Score, TruthSet, decide, score
 from .simple import median, plurality
 
 BEFORE = 3
@@ -16,19 +18,26 @@ BEFORE = 3
 
 
 def compare(sets: Sequence[TruthSet], folder: Path) -> list[Measure]:
-    """Measure the share of right cells of the vote on each set."""
-    return [compare_one(observed, folder) for observed in sets]
+    """Measure the share of right cells of the vote on each set, beside that of other methods."""
+    published = score_methods(sets)
+    return [
+        compare_one(observed, folder, published[number] if published else {})
+        for number, observed in enumerate(sets)
+    ]
 
 
-def compare_one(observed: TruthSet, folder: Path) -> Measure:
+def compare_one(observed: TruthSet, folder: Path, published: Mapping[str, Score]) -> Measure:
     """Measure the share of right cells. Its limit: not below the floors but for chance (McNemar, 3 sigma)."""
     ours = score(observed, decide(observed, folder))
-    others = {
-        f"rules {BEFORE}": score(observed, decide(observed, folder, rules=BEFORE)),
+    others = {}
+    if ALONE not in os.environ:
+        others[f"rules {BEFORE}"] = score(observed, decide(observed, folder, rules=BEFORE))
+    others |= {
         "plurality": score(observed, [plurality(part.claims) for part in observed.scored]),
         "median": score(observed, [median(part.claims, observed.words) for part in observed.scored]),
     }
     floors = observed.floors
+    others |= published
     if observed.definition.history != "NONE":
         plain = observed.definition.model_copy(update={"history": "NONE"})
         others["no history"] = score(observed, decide(replace(observed, definition=plain), folder))

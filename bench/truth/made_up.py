@@ -17,6 +17,8 @@ from .sets import Cell, IsRight, Observed, TruthSet, read_csv, write_rows
 SEED = 20261130
 KEY = "name"
 ROWS = 300
+COPIERS = (((5,), 0.3, 0.5), ((6, 4, 3), 0.25, 0.6), ((6, 4, 3), 0.25, 1.0))
+"""Sizes of families, the share of their errors, and the part of the cells that each family tells."""
 NODES = tuple("abcde")
 STATES = ("running", "stopped", "unknown", "degraded", "starting", "paused", "failed", "ready")
 Observe = Callable[[str, str, str], str]
@@ -28,7 +30,7 @@ read_table = partial(read_csv, key=KEY)
 def measure(folder: Path, *, quick: bool) -> list[Measure]:
     """Score the vote on every kind of table. `quick`: with fewer records."""
     rows = ROWS // 3 if quick else ROWS
-    kinds = (sparse_nodes, liars, near_zero, faulty_nodes, uneven_nodes, colluding_nodes)
+    kinds = (sparse_nodes, liars, near_zero, faulty_nodes, uneven_nodes, colluding_nodes, copiers)
     return compare([observed for kind in kinds for observed in kind(rows)], folder)
 
 
@@ -139,6 +141,39 @@ def colluding_nodes(rows: int) -> list[TruthSet]:
         part = observe_states(rows, rng, dict.fromkeys("abcdefg"[:nodes], 0.0), "abcd"[:liars_count], 0.3)
         sets.append(TruthSet(f"{liars_count} of {nodes} nodes lie together in 30 % of cells", [part]))
     return sets
+
+
+def copiers(rows: int) -> list[TruthSet]:
+    """Sources that take all from another one, its errors and gaps too, among independent ones."""
+    sets = []
+    for sizes, errors, told in COPIERS:
+        rng = rng_of("copiers", sizes, told)
+        rounds = [copied_round(2 * rows, rng, sizes, errors, told) for _ in range(2)]
+        families = " and ".join(map(str, sizes))
+        about = f"copiers in families of {families} with {100 * errors:.0f} % errors, 7 others with 10 %"
+        sets.append(TruthSet(f"{about}, {100 * told:.0f} % of cells told", rounds))
+    return sets
+
+
+def copied_round(
+    count: int, rng: random.Random, sizes: Sequence[int], errors: float, coverage: float
+) -> Observed:
+    """Return a round of families of these sizes and of seven independent sources, in a column of gates."""
+    truth = {(f"r{row}", "gate"): gate(rng) for row in range(count)}
+    versions: dict[str, bytes] = {}
+    for family, size in enumerate([*sizes, *[1] * 7]):
+        share = errors if size > 1 else 0.1
+        rows = []
+        for (name, _), value in truth.items():
+            told = gate(rng) if rng.random() < share else value
+            rows.append([name, told if rng.random() < coverage else ""])
+        content = write_rows([KEY, "gate"], rows)
+        versions |= {f"s{family}-{member}": content for member in range(size)}
+    return Observed(versions, truth, read_table)
+
+
+def gate(rng: random.Random) -> str:
+    return f"{rng.choice('ABCDE')}{rng.randrange(1, 40)}"
 
 
 def liars_with_history(rows: int) -> list[TruthSet]:

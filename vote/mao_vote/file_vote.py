@@ -26,6 +26,7 @@ from .records import (
     VotedField,
     align,
     has_key,
+    number_records,
     pack_records,
     pack_versions,
     record_format,
@@ -115,10 +116,11 @@ def decide_records(request: RecordVote) -> FileDecision:
     is_document = readings[0].shape == "document"
     previous = PreviousTruth(request, key, readings[0])
     plan = plan_columns(readings, key, request.rule, request.file_format, previous.columns, request.weights)
+    compared = [voted.name for voted in plan.fields if not voted.volatile]
     if request.rule.atomic == "record" and not is_document:
         table, votes, aligned = _vote_records(readings, key, plan, previous, request)
     else:
-        aligned = align([reading.version for reading in readings], key, previous.read)
+        aligned = align([reading.version for reading in readings], key, previous.read, compared)
         table, votes = _vote(aligned, plan.fields, Incumbent(previous.read, aligned, key), readings, request)
 
     columns = plan.columns
@@ -145,6 +147,8 @@ def decide_records(request: RecordVote) -> FileDecision:
     groups = describe_groups(votes.fields)
     places = votes.places
     rows = None if places is None else [aligned.rows_at(index, places) for index in range(len(readings))]
+    if places is not None and key.source == "position":
+        aligned = number_records(aligned, places)
     return FileDecision(
         write_result(result, readings, request.file_format, request.rule, key, style, request.weights, rows),
         "records",
@@ -270,7 +274,7 @@ def _vote_records(
     """Vote on each record as one value (`atomic: record`); volatile fields are decided separately."""
     names = [voted.name for voted in plan.fields if not voted.volatile]
     versions = pack_versions([reading.version for reading in readings], names)
-    aligned = align(versions, key, previous.read)
+    aligned = align(versions, key, previous.read, names)
 
     def packed() -> Table | None:
         table = previous.read()

@@ -12,7 +12,7 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 
 from mao_shared.json_text import parse_json
 
-from .align import Aligned, Version, align, ordered_places
+from .align import Aligned, Version, align, number_records, ordered_places
 from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
 from .compare import RowChange, TableDiff, compare
 from .field_summary import summarize_document, summarize_table
@@ -84,6 +84,7 @@ __all__ = [
     "iter_leaves",
     "load",
     "load_document",
+    "number_records",
     "ordered_places",
     "pack_records",
     "pack_versions",

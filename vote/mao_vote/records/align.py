@@ -9,6 +9,7 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from .keys import POSITION, Key
+from .lines import align_lines, line_frame, match_lines
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -34,12 +35,14 @@ class Aligned:
     """Versions of a table, aligned: records with the same key have the same place.
 
     `keys` has one row per place. `rows`: for each version, place → row in its table, null if it has no such
-    record; None instead of a series if its rows are in the order of the places.
+    record; None instead of a series if its rows are in the order of the places. `compared`: the columns by
+    which lines without a key were matched.
     """
 
     versions: Sequence[Version]
     keys: DataFrame
     rows: Sequence[Series | None]
+    compared: Sequence[str] = ()
 
     def has(self, version: int, places: Series) -> Series:
         """Return for each place whether the version has a record there."""
@@ -77,26 +80,25 @@ class Aligned:
 
 
 def align(
-    versions: Sequence[Version], key: Key, previous: Callable[[], DataFrame | None] = lambda: None
+    versions: Sequence[Version],
+    key: Key,
+    previous: Callable[[], DataFrame | None] = lambda: None,
+    compared: Sequence[str] | None = None,
 ) -> Aligned:
     """Align versions by key. Places follow the first version, then the order of the others.
 
     A key has the spelling of most nodes; if tied, that of the previous ground truth, or the first as text.
+    Without a key, equal lines have the same place, and lines between these by position; places then follow
+    the order of all versions, and `number_records` gives them their keys.
 
     Args:
         previous: returns the previous ground truth; called only for a tie.
+        compared: the columns that make lines equal, by default all.
     """
     import polars
 
     if not key.columns:
-        height = max(version.table.height for version in versions)
-        position = polars.int_range(height, dtype=polars.UInt32, eager=True)
-        rows = [
-            None if version.table.height == height else position.set(position >= version.table.height, None)
-            for version in versions
-        ]
-        return Aligned(versions, polars.DataFrame({POSITION: (position + 1).cast(polars.String)}), rows)
-
+        return _align_lines(versions, compared)
     frames = [key.texts(version.table) for version in versions]
     if all(frame.equals(frames[0]) for frame in frames[1:]):
         aligned = Aligned(versions, frames[0], [None] * len(versions))
@@ -116,6 +118,50 @@ def align(
     return aligned if key.is_exact else _with_spelling(aligned, key, previous)
 
 
+def _align_lines(versions: Sequence[Version], compared: Sequence[str] | None) -> Aligned:
+    import polars
+
+    tables = [version.table for version in versions]
+    if compared is None:
+        compared = list(dict.fromkeys(name for table in tables for name in table.columns))
+    places, count = align_lines(tables, compared, [version.votes for version in versions])
+    nowhere = polars.repeat(None, count, dtype=polars.UInt32, eager=True)
+    rows = [
+        None
+        if place.len() == count
+        else nowhere.clone().scatter(place, polars.int_range(place.len(), dtype=polars.UInt32, eager=True))
+        for place in places
+    ]
+    every = polars.int_range(count, dtype=polars.UInt32, eager=True)
+    return number_records(Aligned(versions, polars.DataFrame(), rows, compared), every)
+
+
+def number_records(aligned: Aligned, places: Series) -> Aligned:
+    """Give lines without a key their number in the result as key.
+
+    A line that is not in the result is `3+1`, `3+2` … after the third that is.
+
+    Args:
+        places: those of the result's records, in order.
+    """
+    import polars
+
+    count = next((rows.len() for rows in aligned.rows if rows is not None), aligned.versions[0].table.height)
+    kept = polars.repeat(value=False, n=count, eager=True).scatter(places, values=True)
+    number, nth = polars.col("number"), polars.int_range(1, polars.len() + 1)
+    numbered = (
+        polars.DataFrame({"kept": kept, "number": kept.cast(polars.Int64).cum_sum()})
+        .with_columns(nth.over("number", "kept").alias("nth"))
+        .select(
+            polars.when("kept")
+            .then(number.cast(polars.String))
+            .otherwise(polars.format("{}+{}", "number", "nth"))
+            .alias(POSITION)
+        )
+    )
+    return replace(aligned, keys=numbered)
+
+
 def _with_spelling(aligned: Aligned, key: Key, previous: Callable[[], DataFrame | None]) -> Aligned:
     """Replace folded keys by their spelling in most versions."""
     import polars
@@ -124,7 +170,7 @@ def _with_spelling(aligned: Aligned, key: Key, previous: Callable[[], DataFrame 
     spelled = {}
     for name in key.columns:
         texts = [aligned.column(version, name) for version in count]
-        common = reduce(lambda known, other: known.zip_with(known.is_not_null(), other), texts)
+        common = _any_text(aligned, name)
         differ = reduce(or_, ((text != common).fill_null(value=False) for text in texts))
         places = differ.arg_true()
         if places.len():
@@ -138,6 +184,12 @@ def _with_spelling(aligned: Aligned, key: Key, previous: Callable[[], DataFrame 
             common = common.scatter(elected[_PLACE], elected["text"])
         spelled[name] = common.alias(name)
     return replace(aligned, keys=polars.DataFrame(spelled))
+
+
+def _any_text(aligned: Aligned, name: str) -> Series:
+    """Return the text of each place in the first version that has it."""
+    texts = (aligned.column(version, name) for version in range(len(aligned.versions)))
+    return reduce(lambda known, other: known.zip_with(known.is_not_null(), other), texts).alias(name)
 
 
 def _elect_spelling(
@@ -162,8 +214,9 @@ def ordered_places(table: DataFrame, aligned: Aligned, key: Key) -> Series:
     import polars
 
     if not key.columns:
-        place = polars.int_range(polars.len(), dtype=polars.UInt32)
-        return table.select(polars.when(place < aligned.keys.height).then(place).alias(_PLACE)).to_series()
+        lines = polars.DataFrame([_any_text(aligned, name) for name in aligned.compared])
+        known, other = (line_frame(frame, aligned.compared) for frame in (lines, table))
+        return match_lines(known, other).cast(polars.UInt32).rename(_PLACE)
     known = key.texts(aligned.keys).with_row_index(_PLACE)
     return _find_places(key.texts(table), known, key)
 
@@ -179,7 +232,7 @@ def row_order(aligned: Aligned, kept: Series) -> Series:
     """
     import polars
 
-    if all(rows is None for rows in aligned.rows):
+    if all(rows is None or rows.drop_nulls().is_sorted() for rows in aligned.rows):
         return kept.arg_true()
     all_versions = range(len(aligned.versions))
     rows = [_row_positions(aligned, version) for version in all_versions]

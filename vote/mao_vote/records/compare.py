@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from .keys import POSITION, Key
+from .lines import line_frame, match_lines
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -42,9 +43,8 @@ def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> 
     """Compare two tables by key; return at most `limit` rows. The joined tables are held in memory."""
     import polars
 
-    old, new = _with_match(before, key, _OLD_PLACE), _with_match(after, key, _NEW_PLACE)
-    shown = list(key.columns) or [POSITION]
-    by = [_MATCH + name for name in shown]
+    old, new = _with_match(before, after, key)
+    by = [_MATCH + name for name in key.columns or [POSITION]]
     fields = list(dict.fromkeys([*before.columns, *after.columns]))
     if key.is_exact:
         fields = [name for name in fields if name not in key.columns]
@@ -66,7 +66,8 @@ def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> 
         pairs = {name: (row[name], row[_AFTER + name]) for name in fields}
         differing_fields = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         spelling = "" if row[_NEW_PLACE] is None else _AFTER
-        record_key = {name: row[spelling + name] for name in key.columns} or {POSITION: row[by[0]]}
+        number = str(row[_NEW_PLACE] or row[_OLD_PLACE])
+        record_key = {name: row[spelling + name] for name in key.columns} or {POSITION: number}
         rows.append(RowChange(change, record_key, differing_fields))
     return TableDiff(
         key,
@@ -80,15 +81,27 @@ def compare(before: DataFrame, after: DataFrame, key: Key, limit: int = 100) -> 
     )
 
 
-def _with_match(table: DataFrame, key: Key, place: str) -> DataFrame:
-    """Add columns of the records' positions and of the texts by which they are matched."""
+def _with_match(before: DataFrame, after: DataFrame, key: Key) -> tuple[DataFrame, DataFrame]:
+    """Add columns of the records' positions, from 1, and of the texts by which they are matched."""
     import polars
 
-    numbered = table.with_row_index(place, offset=1).cast({place: polars.Int64})
+    old, new = (
+        table.with_row_index(place, offset=1).cast({place: polars.Int64})
+        for table, place in ((before, _OLD_PLACE), (after, _NEW_PLACE))
+    )
     if not key.columns:
-        return numbered.with_columns(polars.col(place).cast(polars.String).alias(_MATCH + POSITION))
-    texts = key.texts(table)
-    return numbered.with_columns(texts[name].alias(_MATCH + name) for name in key.columns)
+        names = list(dict.fromkeys([*before.columns, *after.columns]))
+        number = match_lines(line_frame(before, names), line_frame(after, names)) + 1
+        unmatched = polars.coalesce(polars.lit(number), -polars.col(_NEW_PLACE))  # no number of an old record
+        return (
+            old.with_columns(polars.col(_OLD_PLACE).alias(_MATCH + POSITION)),
+            new.with_columns(unmatched.alias(_MATCH + POSITION)),
+        )
+    sides = ((old, key.texts(before)), (new, key.texts(after)))
+    matched = [
+        side.with_columns(texts[name].alias(_MATCH + name) for name in key.columns) for side, texts in sides
+    ]
+    return matched[0], matched[1]
 
 
 def _with_columns(table: DataFrame, names: Sequence[str]) -> DataFrame:

@@ -36,6 +36,7 @@ __all__ = ["FieldType", "infer_field", "is_observed", "parse_values"]
 
 _READ_DIRECTLY = frozenset({"integer", "number", "text", "identifier", "category"})
 """Kinds that are read as fast as the distinct texts are found."""
+FEW_VALUES = 20  # of all versions together
 MAX_LEVELS = 100  # of lists and objects in a cell; the interpreter's own limit varies
 _BRACKETS, _STRING = re.compile(r"[\[\]{}]"), re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _ABSENT = "\0absent"  # the word of a field that is not there, where that is a value
@@ -103,18 +104,22 @@ def _find_quotes(observed: Observed, rule: FieldRule, *, is_json: bool) -> tuple
 
 
 def _have_fractions(columns: Sequence[Series], votes: Sequence[int], style: NumberStyle) -> bool:
-    """True if half of the nodes have a number with a fraction, which a sample may not show."""
+    """True if half of the nodes have a number with a fraction, which a sample may not show.
+
+    In a field with few values one is enough.
+    """
     import polars
 
     if "." not in style.decimal:
         return False
-    having = total = 0
+    having = total = values = 0
     for column, count in zip(columns, votes, strict=True):
         marked = column.filter(column.str.contains(".", literal=True).fill_null(value=False))
         number = marked.cast(polars.Float64, strict=False)
         having += count if ((number != number.floor()) & number.is_finite()).any() else 0
         total += count if column.count() else 0
-    return 2 * having >= total > 0
+        values += column.count()
+    return 2 * having >= total > 0 or (having > 0 and values < FEW_VALUES)
 
 
 def parse_values(texts: Series, field: FieldType, *, is_json: bool) -> DataFrame:
@@ -180,7 +185,9 @@ def _read_numbers(texts: Series, field: FieldType) -> Series:
     is_declared = field.source == "declared"
     match field.kind:
         case "integer":
-            return parse_integers(texts, style)
+            found = parse_integers(texts, style)
+            fractions = (found.is_null() & texts.str.contains(r"^\s*[+-]?[0-9]+\.[0-9]+\s*$")).arg_true()
+            return found.scatter(fractions, parse_decimals(texts.gather(fractions), style))
         case "number":
             return parse_decimals(texts, style)
         case "time":

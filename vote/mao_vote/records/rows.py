@@ -1,7 +1,7 @@
 """Decides which records are in the result.
 
 A record that a node lacks is a vote against it only so far as the node could have seen it. A node's coverage
-is the share that it has of the records that at least two nodes have. If a node with coverage c lacks a
+is the share that it has of the records that most of the other nodes have. If a node with coverage c lacks a
 record, that speaks against the record by -log(1 - c), and if it has one, that speaks for it by
 log(c / FALSE_RECORDS); the vote against is the ratio, and at most 1. A node with all records outvotes one
 with an additional record, and a node with a third of them says little by lacking one more.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SCALE = 10**6
 FALSE_RECORDS = 0.05  # assumed share of records that do not exist, of those that a single node reports
+MIN_OTHERS = 2  # nodes, without which coverage cannot be told
 LIKELY_COVERAGE = _SCALE // 2  # from which lacking a record of the result counts as disagreement
 
 
@@ -59,12 +60,7 @@ def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majorit
     total = sum(version.votes for version in aligned.versions)
     total_weight = sum(version.weight for version in aligned.versions)
     partial = votes < total
-    shared = votes > 1
-    count = max(int(shared.sum()), 1)
-    coverage = tuple(
-        int((has * shared.cast(polars.Int64)).sum()) * _SCALE // count if shared.any() else _SCALE
-        for has in presence
-    )
+    coverage = tuple(_coverage(votes - has, has, total - 1) for has in presence)
     if rule != "majority":
         kept = votes >= (1 if rule == "any" else rule)
         return RowVote(kept, partial, kept & ~kept, kept & (2 * votes <= total), votes, coverage)
@@ -75,6 +71,17 @@ def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majorit
     wins = 2 * weight > total_weight if incumbent is None else incumbent
     undecided = tied & (2 * weight == total_weight) if incumbent is None else tied & ~tied
     return RowVote((votes * _SCALE > against) | (tied & wins), partial, undecided, tied, votes, coverage)
+
+
+def _coverage(others: Series, has: Series, count: int) -> int:
+    """Return the share that a node has of the records that most of the `count` others have, in millionths.
+
+    It is whole if there are no such records, so that a minority cannot invent what the others fail to see.
+    """
+    known = 2 * others > count
+    if count < MIN_OTHERS or not known.any():
+        return _SCALE
+    return int((has.filter(known)).sum()) * _SCALE // int(known.sum())
 
 
 def absence_weight(coverage: int) -> int:

@@ -199,8 +199,8 @@ class Rules:
     groups: Sequence[Sequence[str]] = ()
 
     def field(self, name: str) -> FieldRule:
-        """Return what the definition declares for a field."""
-        return self.file.fields.get(name, FieldRule())
+        """Return what the definition declares for a field, or for all others as `*`."""
+        return self.file.fields.get(name) or self.file.fields.get("*") or FieldRule()
 
 
 def vote_table(
