@@ -125,6 +125,15 @@ def test_describe_schema_versions_that_are_not_read(clone: Clone) -> None:
     assert kinds(file) == KINDS
 
 
+def test_describe_schema_with_a_rule_for_all_other_fields(clone: Clone) -> None:
+    fields = {"*": FieldRule(type="text", fold=["case"]), "km": FieldRule(type="number")}
+    rule = FileRule(path="*.csv", fields=fields)
+    found = described(clone, CSV, CSV, definition=VoteDefinition(files=[rule]))
+    assert kinds(found.files[0]) == dict.fromkeys(KINDS, "text") | {"km": "number"}
+    pinned = found.pinned().rule_for(PATH).fields
+    assert (pinned["when"], pinned["*"]) == (fields["*"], fields["*"])
+
+
 def test_describe_schema_of_json(clone: Clone) -> None:
     records = [
         {"k": f"r{number}", "n": number, "t": "21:05", "tags": ["a"], "e": None} for number in range(3)

@@ -12,7 +12,7 @@ from mao_shared.models.schema import MAX_SCHEMA_FILES, FieldSchema, FileSchema, 
 
 from . import records
 from .file_vote import RecordVote, read_versions
-from .records import Key, summarize_document, summarize_table
+from .records import Key, Rules, summarize_document, summarize_table
 from .tree_vote import find_obstacle, is_own
 from .versions import ParsedVersion, TooFewReadable, plan_columns
 
@@ -105,12 +105,12 @@ def _describe_fields(
 ) -> Iterator[FieldSchema]:
     """Yield the fields that are voted, in the order of the result; of a document its values by pattern."""
     versions, rule = [reading.version for reading in readings], request.rule
+    rules = Rules(rule, request.blank, not request.file_format.tabular)
     if readings[0].shape == "document":
-        summaries = summarize_document(versions, rule.fields)
+        summaries = summarize_document(versions, rules)
     else:
         plan = plan_columns(readings, key, rule, request.file_format, lambda: None, {})
-        is_json = not request.file_format.tabular
-        summaries = summarize_table(versions, plan.fields, rule.fields, is_json=is_json)
+        summaries = summarize_table(versions, plan.fields, rules)
     for found in summaries:
         yield FieldSchema(
             name=found.name,

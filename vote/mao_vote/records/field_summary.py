@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,10 @@ from .observed import contents
 if TYPE_CHECKING:
     from polars import Series
 
-    from .vote import VotedField
+    from .vote import Rules, VotedField
 
 _MAX_SHOWN = 20  # texts that are no observation
 _MAX_CHARACTERS = 100  # of each
-Rules = Mapping[str, FieldRule]
-"""What a definition declares, by field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class FieldSummary:
 
 
 def summarize_table(
-    versions: Sequence[Version], fields: Iterable[VotedField], rules: Rules, *, is_json: bool
+    versions: Sequence[Version], fields: Iterable[VotedField], rules: Rules
 ) -> Iterator[FieldSummary]:
     """Yield what the fields of a table's versions are; its volatile fields have no type."""
     import polars
@@ -50,7 +48,7 @@ def summarize_table(
             empty = polars.Series(dtype=polars.String)
             columns = [table[field.name] if field.name in table.columns else empty for table in tables]
             votes = [versions[number].votes for number in field.versions]
-            yield _summarize(field.name, columns, votes, rules, is_json=is_json)
+            yield _summarize(field.name, columns, votes, rules)
 
 
 def summarize_document(versions: Sequence[Version], rules: Rules) -> Iterator[FieldSummary]:
@@ -67,13 +65,11 @@ def summarize_document(versions: Sequence[Version], rules: Rules) -> Iterator[Fi
     votes = [version.votes for version in versions]
     for name in sorted({name for found in by_version for name in found}):
         columns = [found.get(name, empty) for found in by_version]
-        yield _summarize(name, columns, votes, rules, is_json=True)
+        yield _summarize(name, columns, votes, rules)
 
 
-def _summarize(
-    name: str, columns: Sequence[Series], votes: Sequence[int], rules: Rules, *, is_json: bool
-) -> FieldSummary:
-    declared = rules.get(name, FieldRule())
+def _summarize(name: str, columns: Sequence[Series], votes: Sequence[int], rules: Rules) -> FieldSummary:
+    declared, is_json = rules.field(name), rules.is_json
     kind = infer_field(name, columns, votes, declared, is_json=is_json)
     nodes, missing = 0, set()
     for column, count in zip(columns, votes, strict=True):
