@@ -76,8 +76,8 @@ class FieldRule(Record):
     """How the values of a field are compared; what is not given is inferred from the values of all nodes.
 
     `tolerance`: values that differ by at most this agree; in the field's unit, for times and dates in seconds
-    or as `10m`, `2d`. `error`: the same as a fraction of the larger value. `missing`: further texts that are no
-    observation, beside the empty text, null and NA; `missing_is_value`: all of these are values like any
+    or as `10m`, `2d`. `error`: the same as a fraction of the larger value. `missing`: further texts that are
+    no observation, beside the empty text, null and NA; `missing_is_value`: all of these are values like any
     other. `fold`: differences that do not count. `key`: the members that identify the entries of a list of
     objects.
     """
