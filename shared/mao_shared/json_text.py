@@ -10,8 +10,10 @@ import json
 import re
 import secrets
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 _MARK = "n" + secrets.token_hex(16)  # YAML reads it as a string, too
@@ -214,6 +216,69 @@ def _leaf_spans(text: str, at: int, path: str, spans: dict[str, Span]) -> int:
         if text[at] == ",":
             at = _skip(text, at + 1)
     return at + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A value in a JSON text, and where it is.
+
+    `start`: where it begins in its object or list, with its name if it has one; `begin`, `end`: of the value.
+    `parts`: what an object or list has inside, None for other values.
+    """
+
+    name: str
+    start: int
+    begin: int
+    end: int
+    parts: Sequence[Part] | None = None
+
+
+def parse_parts(text: str) -> Part:
+    """Return the parts of a JSON text. Raises ValueError."""
+    return _part(text, _skip(text, 0), None, "")
+
+
+def _part(text: str, begin: int, start: int | None, name: str) -> Part:
+    start = begin if start is None else start
+    opening = text[begin]
+    closing = {"{": "}", "[": "]"}.get(opening, "")
+    if not closing:
+        return Part(name, start, begin, _decode(text, begin)[1])
+    at = _skip(text, begin + 1)
+    parts: list[Part] = []
+    while text[at] != closing:
+        first, inner_name = at, ""
+        if opening == "{":
+            inner_name, end = _decode(text, at)
+            at = _skip(text, _skip(text, end) + 1)
+        parts.append(_part(text, at, first, inner_name))
+        at = _skip(text, parts[-1].end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return Part(name, start, begin, at + 1, parts)
+
+
+def join_parts(text: str, around: Part, pieces: Sequence[tuple[str, Part | None]]) -> str:
+    """Return an object or list of a text with other contents, and the spaces that it has.
+
+    Args:
+        around: the object or list, with all that it has inside.
+        pieces: the texts of the new contents, each with the part of `around` that it stands for, if any.
+    """
+    parts = around.parts or ()
+    if not parts and not pieces:
+        return text[around.begin : around.end]
+    if not parts or not pieces:
+        return text[around.begin] + ", ".join(piece for piece, _ in pieces) + text[around.end - 1]
+    first = text[around.begin + 1 : parts[0].start]
+    gaps = {part.start: text[before.end : part.start] for before, part in pairwise(parts)}
+    usual = next(iter(gaps.values()), "," + (first or ("" if text.find('": ') < 0 else " ")))
+    result = [text[around.begin], first]
+    for number, (piece, part) in enumerate(pieces):
+        if number:
+            result.append(usual if part is None else gaps.get(part.start, usual))
+        result.append(piece)
+    return "".join([*result, text[parts[-1].end : around.end]])
 
 
 def replace_spans(text: str, changes: list[tuple[Span, str]]) -> str:

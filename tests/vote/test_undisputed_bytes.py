@@ -191,7 +191,9 @@ def test_undisputed_documents_lose_what_one_node_adds_and_nothing_else(
     table: Table, noise: Noise, odd: int, where: int
 ) -> None:
     def write(rows: Table, extra: str = "") -> bytes:
-        groups = [f'"g{n}" :{{"b~": {row[0]},\n "a":[{row[1]} , {row[2]}]}}' for n, row in enumerate(rows)]
+        groups = [
+            f'"g{n}" :{{"b~": {row[0]},\n "a":[{row[1]} , 1.0],"c" : {row[2]}}}' for n, row in enumerate(rows)
+        ]
         groups.insert(where, extra)
         return ("{ " + " ,\r\n".join(filter(None, groups)) + "\n}").encode()
 

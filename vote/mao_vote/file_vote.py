@@ -45,6 +45,7 @@ from .versions import (
     parse_versions,
     plan_columns,
     rewrite_notes,
+    row_voter,
     write_result,
 )
 
@@ -224,9 +225,11 @@ def _with_elected_key(
     return [reading for number, reading in enumerate(readings) if number not in faults], key
 
 
-def _parse(content: bytes, request: RecordVote) -> ParsedVersion | None:
+def _parse(content: bytes, request: RecordVote, model: ParsedVersion | None = None) -> ParsedVersion | None:
+    """Parse a file, a document as the `model` was; None if it cannot be read as records."""
     try:
-        return parse_version(content, request.file_format, request.rule)
+        layout = None if model is None else model.layout
+        return parse_version(content, request.file_format, request.rule, layout)
     except NotRecords:
         return None
 
@@ -244,7 +247,8 @@ class PreviousTruth:
     def read(self) -> Table | None:
         if not self.is_parsed:
             self.is_parsed = True
-            found = None if self.request.incumbent is None else _parse(self.request.incumbent, self.request)
+            before = self.request.incumbent
+            found = None if before is None else _parse(before, self.request, self.model)
             if (
                 found is not None
                 and found.shape == self.model.shape
@@ -306,8 +310,9 @@ def _vote(
         judge,
         definition.history != "NONE",
         definition.groups,
+        readings[0].shape == "document",
     )
-    return vote_table(aligned, fields, truth, rules)
+    return vote_table(aligned, fields, truth, rules, row_voter(readings, request.rule))
 
 
 def decide_opaque(

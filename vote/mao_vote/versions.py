@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from mao_shared.models.round import FileRule
 
 from .election import Cell, elect, fixed_point
 from .records import (
-    Container,
     Key,
+    Layout,
+    NestedText,
     NotRecords,
+    Reader,
     RecordFormat,
     Rows,
+    RowVoter,
     SourceFile,
     Table,
     Version,
     VotedField,
-    build_document,
-    containers,
-    iter_leaves,
+    check_document,
+    empty_leaves,
+    leaf_table,
     load,
-    load_document,
     parse_json,
+    plan_layout,
     text_style,
-    write_document,
+    vote_places,
     write_like,
+    write_nested_file,
 )
 
+MAX_NOTES = 20  # on the layout of a document
 Shape = Literal["records", "document"]
 """A JSON file contains a list of records, or a document that is voted leaf by leaf."""
 Columns = Callable[[], list[str] | None]
@@ -43,26 +49,55 @@ class TooFewReadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ParsedVersion:
-    """A version and its content. For documents, `kinds` maps JSON pointers to list or object."""
+    """A version and its content.
+
+    For documents: the `document` without what the definition leaves out, the `layout` that all versions
+    share, the paths at which it is null instead of an object or list (`blanks`), and whether its table has
+    all values.
+    """
 
     content: bytes
     version: Version
     shape: Shape = "records"
-    kinds: dict[str, Container] = field(default_factory=dict)
+    document: Any = None
+    layout: Layout = field(default_factory=Layout)
+    blanks: Collection[str] = ()
+    is_complete: bool = True
+
+    def laid_out(self, layout: Layout, rule: FileRule) -> ParsedVersion:
+        """Return a document with its table."""
+        if self.shape != "document":
+            return self
+        leaves = leaf_table(self.document, layout, Reader(rule))
+        version = replace(self.version, table=leaves.table)
+        return replace(
+            self, version=version, layout=layout, blanks=leaves.blanks, is_complete=leaves.is_complete
+        )
 
 
 def parse_version(
-    content: bytes, file_format: RecordFormat, rule: FileRule, nodes: tuple[str, ...] = (), weight: int = 0
+    content: bytes, file_format: RecordFormat, rule: FileRule, layout: Layout | None = None
 ) -> ParsedVersion:
-    """Parse a file. Raises NotRecords."""
-    is_document = _document(content) if file_format is RecordFormat.JSON else []
-    if isinstance(is_document, list) and all(isinstance(item, dict) for item in is_document):
+    """Parse a file by itself, or with the layout of other versions. Raises NotRecords."""
+    reading = _read(content, file_format, rule, (), 0)
+    if reading.shape != "document":
+        return reading
+    return reading.laid_out(layout or plan_layout([reading.document], [1], Reader(rule)), rule)
+
+
+def _read(
+    content: bytes, file_format: RecordFormat, rule: FileRule, nodes: tuple[str, ...], weight: int
+) -> ParsedVersion:
+    """Parse a file; the table of a document is made when all versions are known. Raises NotRecords."""
+    document = _document(content) if file_format is RecordFormat.JSON else []
+    if isinstance(document, list) and all(isinstance(item, dict) for item in document):
         table = load(content, file_format)
         if not file_format.tabular and not table.width and b"".join(content.split()) not in (b"", b"[]"):
             raise NotRecords("its records have no fields")
         return ParsedVersion(content, Version(table, nodes, weight))
-    table = load_document(is_document, rule.ignore, rule.volatile)
-    return ParsedVersion(content, Version(table, nodes, weight), "document", dict(containers(is_document)))
+    check_document(document)
+    remaining = Reader(rule).ignored.without(document, "", "")
+    return ParsedVersion(content, Version(empty_leaves(), nodes, weight), "document", remaining)
 
 
 def _document(content: bytes) -> Any:
@@ -87,11 +122,27 @@ def parse_versions(
     for content, holders in nodes.items():
         weight = sum(fixed_point(weights.get(node, 1.0)) for node in holders)
         try:
-            readings.append(parse_version(content, file_format, rule, tuple(holders), weight))
+            readings.append(_read(content, file_format, rule, tuple(holders), weight))
         except NotRecords as reason:
             abstained |= dict.fromkeys(holders, str(reason))
     readings.sort(key=lambda reading: (-reading.version.votes, -reading.version.weight, reading.content))
-    return readings, abstained
+    documents = [reading for reading in readings if reading.shape == "document"]
+    if not documents:
+        return readings, abstained
+    layout = plan_layout(
+        [reading.document for reading in documents],
+        [reading.version.votes for reading in documents],
+        Reader(rule),
+        [", ".join(reading.version.nodes) for reading in documents],
+    )
+    return [reading.laid_out(layout, rule) for reading in readings], abstained
+
+
+def row_voter(readings: Sequence[ParsedVersion], rule: FileRule) -> RowVoter | None:
+    """Return what decides which places of a document are in the result; None for records."""
+    if readings[0].shape != "document":
+        return None
+    return partial(vote_places, blanks=[reading.blanks for reading in readings], entries=rule.rows)
 
 
 @dataclass(slots=True)
@@ -188,7 +239,7 @@ def write_result(
     is_document = readings[0].shape == "document"
     if not (is_document and rule.ignore):
         for reading in readings:
-            if _same(result, reading.version.table, file_format):
+            if reading.is_complete and _same(result, reading.version.table, file_format):
                 return reading.content
     model = _model(readings, file_format, previous, weights, result)
     ordered = [model, *(reading for reading in readings if reading is not model)]
@@ -199,24 +250,20 @@ def write_result(
             for reading in ordered
         ]
         return write_like(result, sources, file_format, key)
-
-    leaves = dict(iter_leaves(result))
-
-    def rebuilt() -> Any:
-        votes: Counter[tuple[str, Container]] = Counter()
-        for reading in readings:
-            for pointer, kind in reading.kinds.items():
-                votes[pointer, kind] += reading.version.votes
-        ranked = sorted(votes, key=lambda pointer_kind: (votes[pointer_kind], pointer_kind))
-        return build_document(
-            leaves.items(), dict(ranked)
-        )  # the last entry of a pointer, the most frequent, wins
-
-    return write_document(leaves, rebuilt, [reading.content for reading in ordered])
+    reader = Reader(rule)
+    texts = [
+        NestedText(reading.content.decode("utf-8-sig"), reader, reading.layout)
+        for reading in ordered
+        if reading.content.strip()
+    ]
+    return write_nested_file(result, texts, model.content)
 
 
 def rewrite_notes(result: Table, readings: Sequence[ParsedVersion], file_format: RecordFormat) -> list[str]:
-    """Return a note if no version has all columns or leaves of the result, so that the text is generated."""
+    """Return notes on what is decided as a whole, and whether no version has all that the result has."""
+    notes = list(readings[0].layout.notes[:MAX_NOTES])
+    if len(readings[0].layout.notes) > MAX_NOTES:
+        notes.append(f"{len(readings[0].layout.notes) - MAX_NOTES} more notes like these")
     if readings[0].shape == "document":
         had = [set(reading.version.table["path"]) for reading in readings]
         parts, needed = "values", set(result["path"])
@@ -224,10 +271,10 @@ def rewrite_notes(result: Table, readings: Sequence[ParsedVersion], file_format:
         had = [set(reading.version.table.columns) for reading in readings]
         parts, needed = "columns", set(result.columns)
     else:
-        return []
+        return notes
     if any(needed <= names for names in had):
-        return []
-    return [f"written anew: no node has all the {parts} that most nodes have"]
+        return notes
+    return [*notes, f"written anew: no node has all the {parts} that most nodes have"]
 
 
 def _model(

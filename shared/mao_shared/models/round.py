@@ -98,8 +98,8 @@ class FileRule(Record):
     such as the time of collection; they are copied and never count as disagreement. `atomic`: `record` takes
     whole records from one node, `field` decides field by field. `error`: tolerance for numbers, overrides
     `params.error`. `opaque`: vote on the file as a whole. `fields`: how each field is compared, by name or
-    JSON pointer, in which `*` stands for any entry; `*` alone: all other fields. `fold`: differences
-    between keys that do not count. `rows`: which records are in the result: those that most nodes have of
+    JSON pointer, in which `*` stands for any entry; `*` alone: all other fields. `fold`: what does not count
+    in keys. `rows`: which records are in the result: those that most nodes have of
     those that could have seen them (`majority`), that a node has (`any`), or that at least so many have.
     """
 

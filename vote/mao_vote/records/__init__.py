@@ -15,21 +15,12 @@ from mao_shared.json_text import parse_json
 from .align import Aligned, Version, align, number_records, ordered_places
 from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
 from .compare import RowChange, TableDiff, compare
+from .documents import Layout, Reader, empty_leaves, leaf_table, plan_layout, vote_places
 from .field_summary import summarize_document, summarize_table
 from .key_inference import choose_key, vote_key
 from .keys import POSITION, Key, find_record, has_key, same_text
-from .load import (
-    Container,
-    NotRecords,
-    RecordFormat,
-    Table,
-    build_document,
-    containers,
-    iter_leaves,
-    load,
-    load_document,
-    record_format,
-)
+from .load import NotRecords, RecordFormat, Table, check_document, load, record_format
+from .paths import field_rule, leaf_pattern
 from .reliability import Family
 from .sources import Rows, SourceFile
 from .vote import (
@@ -38,6 +29,7 @@ from .vote import (
     FieldDifferences,
     FieldReport,
     Incumbent,
+    RowVoter,
     Rules,
     TableTally,
     VotedField,
@@ -47,6 +39,7 @@ from .vote import (
     vote_table,
 )
 from .write import text_style, write_document, write_like
+from .write_nested import NestedText, write_nested_file
 
 __all__ = [
     "COMPUTED",
@@ -55,16 +48,19 @@ __all__ = [
     "Aligned",
     "Camps",
     "CellBallot",
-    "Container",
     "Family",
     "FieldDifferences",
     "FieldReport",
     "Incumbent",
     "Judge",
     "Key",
+    "Layout",
+    "NestedText",
     "NotRecords",
+    "Reader",
     "RecordFormat",
     "RowChange",
+    "RowVoter",
     "Rows",
     "Rules",
     "SourceFile",
@@ -75,13 +71,15 @@ __all__ = [
     "Version",
     "VotedField",
     "align",
-    "build_document",
+    "check_document",
     "choose_key",
     "compare",
-    "containers",
+    "empty_leaves",
+    "field_rule",
     "find_record",
     "has_key",
-    "iter_leaves",
+    "leaf_pattern",
+    "leaf_table",
     "load",
     "load_document",
     "number_records",
@@ -89,6 +87,7 @@ __all__ = [
     "pack_records",
     "pack_versions",
     "parse_json",
+    "plan_layout",
     "record_format",
     "same_text",
     "summarize_document",
@@ -97,7 +96,9 @@ __all__ = [
     "unpack_records",
     "vote_key",
     "vote_numbers",
+    "vote_places",
     "vote_table",
     "write_document",
     "write_like",
+    "write_nested_file",
 ]

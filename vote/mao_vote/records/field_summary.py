@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from mao_shared.models.round import FieldRule
 
 from .align import Version
+from .documents import PATH, VALUE
 from .field_type import FieldType
 from .fields import infer_field, is_observed
 from .observed import contents
+from .vote import Rules, VotedField, leaf_names
 
 if TYPE_CHECKING:
     from polars import Series
-
-    from .vote import Rules, VotedField
 
 _MAX_SHOWN = 20  # texts that are no observation
 _MAX_CHARACTERS = 100  # of each
@@ -52,20 +52,23 @@ def summarize_table(
 
 
 def summarize_document(versions: Sequence[Version], rules: Rules) -> Iterator[FieldSummary]:
-    """Yield what the values of a document are, by JSON pointer with `*` for the entries of lists."""
+    """Yield what the values of a document are, by name as `leaf_names` returns it."""
     import polars
 
-    pattern = polars.col("path").str.replace_all(r"/\[[^/]*", "/*")
+    paths = polars.concat([version.table[PATH] for version in versions]).unique().sort()
+    names = polars.DataFrame(
+        {PATH: paths, "name": leaf_names(paths.to_list(), rules.file.fields)},
+        schema={PATH: polars.String, "name": polars.String},
+    )
     by_version = []
     for version in versions:
-        values = version.table.select("value", pattern=pattern).drop_nulls("value")
-        groups = values.partition_by("pattern", as_dict=True)
-        by_version.append({str(name): group["value"] for (name,), group in groups.items()})
+        values = version.table.select(PATH, VALUE).drop_nulls(VALUE).join(names, on=PATH)
+        groups = values.partition_by("name", as_dict=True)
+        by_version.append({str(name): group[VALUE] for (name,), group in groups.items()})
     empty = polars.Series(dtype=polars.String)
     votes = [version.votes for version in versions]
     for name in sorted({name for found in by_version for name in found}):
-        columns = [found.get(name, empty) for found in by_version]
-        yield _summarize(name, columns, votes, rules)
+        yield _summarize(name, [found.get(name, empty) for found in by_version], votes, rules)
 
 
 def _summarize(name: str, columns: Sequence[Series], votes: Sequence[int], rules: Rules) -> FieldSummary:

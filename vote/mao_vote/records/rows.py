@@ -18,10 +18,10 @@ from .align import Aligned
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
-_SCALE = 10**6
+FULL_COVERAGE = 10**6
 FALSE_RECORDS = 0.05  # assumed share of records that do not exist, of those that a single node reports
 MIN_OTHERS = 2  # nodes, without which coverage cannot be told
-LIKELY_COVERAGE = _SCALE // 2  # from which lacking a record of the result counts as disagreement
+LIKELY_COVERAGE = FULL_COVERAGE // 2  # from which lacking a record of the result counts as disagreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,12 @@ def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majorit
     against = nothing
     for version, has, share in zip(aligned.versions, presence, coverage, strict=True):
         against = against + (1 - has) * (version.votes * absence_weight(share))
-    tied = votes * _SCALE == against
+    tied = votes * FULL_COVERAGE == against
     wins = 2 * weight > total_weight if incumbent is None else incumbent
     undecided = tied & (2 * weight == total_weight) if incumbent is None else tied & ~tied
-    return RowVote((votes * _SCALE > against) | (tied & wins), partial, undecided, tied, votes, coverage)
+    return RowVote(
+        (votes * FULL_COVERAGE > against) | (tied & wins), partial, undecided, tied, votes, coverage
+    )
 
 
 def _coverage(others: Series, has: Series, count: int) -> int:
@@ -80,16 +82,16 @@ def _coverage(others: Series, has: Series, count: int) -> int:
     """
     known = 2 * others > count
     if count < MIN_OTHERS or not known.any():
-        return _SCALE
-    return int((has.filter(known)).sum()) * _SCALE // int(known.sum())
+        return FULL_COVERAGE
+    return int((has.filter(known)).sum()) * FULL_COVERAGE // int(known.sum())
 
 
 def absence_weight(coverage: int) -> int:
     """Return how much the lack of a record counts against it, in millionths of a vote."""
-    share = min(coverage / _SCALE, 0.999)
+    share = min(coverage / FULL_COVERAGE, 0.999)
     if share <= 2 * FALSE_RECORDS:
         return coverage
-    return round(min(1.0, -log(1 - share) / log(share / FALSE_RECORDS)) * _SCALE)
+    return round(min(1.0, -log(1 - share) / log(share / FALSE_RECORDS)) * FULL_COVERAGE)
 
 
 def count_rows(

@@ -6,7 +6,8 @@ are made only for cells in which versions differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
@@ -16,10 +17,12 @@ from mao_shared.models.round import FieldRule, FileRule
 
 from .align import Aligned, Version, ordered_places, row_order
 from .ballots import COMPUTED, Judge, apply_judge, decide_cells
+from .documents import PATH
 from .fields import FieldType, infer_field, parse_values
 from .keys import Key
 from .measures import Noise, estimate_noise, unwrapped
 from .numbers import numbers
+from .paths import field_rule, leaf_pattern
 from .reliability import Family, learn_voices
 from .rows import RowVote, count_rows, vote_rows
 
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
 
 MAX_CAMPS = 10  # different splits of the nodes that are counted per field
 _MATCH = "\0match:"
+RowVoter = Callable[[Aligned, "Series | None"], RowVote]
+"""Decides which records are in the result; the second argument is as of `vote_rows`."""
+MIN_PATTERN_LEAVES = 20  # of a document, for its values to be voted by themselves
+MAX_LEAF_GROUPS = 200  # voted by themselves
 RECORD = "\0record"  # `load` lets no NUL through
 
 
@@ -187,7 +194,8 @@ class Rules:
 
     `judge`: decides the cells in which versions differ, instead of the default rules; with `keep_majority`
     not against more than half of the nodes. `groups`: nodes that are declared to be dependent. `error`:
-    relative tolerance of numbers that the definition declares for the whole file.
+    relative tolerance of numbers that the definition declares for the whole file. `is_document`: records are
+    the values of a document.
     """
 
     file: FileRule
@@ -197,21 +205,31 @@ class Rules:
     judge: Judge | None = None
     keep_majority: bool = False
     groups: Sequence[Sequence[str]] = ()
+    is_document: bool = False
 
     def field(self, name: str) -> FieldRule:
-        """Return what the definition declares for a field, or for all others as `*`."""
-        return self.file.fields.get(name) or self.file.fields.get("*") or FieldRule()
+        """Return what the definition declares for a field or pattern, or for all others as `*`."""
+        return field_rule(self.file.fields, name, self.file.fields.get("*"))
 
 
 def vote_table(
-    aligned: Aligned, fields: Sequence[VotedField], truth: Incumbent, rules: Rules
+    aligned: Aligned,
+    fields: Sequence[VotedField],
+    truth: Incumbent,
+    rules: Rules,
+    row_voter: RowVoter | None = None,
 ) -> tuple[DataFrame, TableTally]:
-    """Return the result's records (key columns first, then the fields), and the counts of the vote."""
+    """Return the result's records (key columns first, then the fields), and the counts of the vote.
+
+    Args:
+        row_voter: decides which records are in the result, instead of `rules`.
+    """
     count = len(aligned.versions)
     votes = TableTally([0] * count, [0] * count, [0] * count)
     is_same_keys = all(version_rows is None for version_rows in aligned.rows)
     previous_rows = None if is_same_keys else truth.rows()
-    rows = vote_rows(aligned, None if previous_rows is None else previous_rows.is_not_null(), rules.file.rows)
+    before = None if previous_rows is None else previous_rows.is_not_null()
+    rows = vote_rows(aligned, before, rules.file.rows) if row_voter is None else row_voter(aligned, before)
     if rows.partial.any():
         votes.differences.append(
             FieldDifferences("", count_rows(aligned, rows, votes.cells, votes.differing, votes.shared))
@@ -221,28 +239,86 @@ def vote_table(
     result = {}
     for voted in fields:
         vote = FieldVote(aligned, voted, rows, rules)
-        result[voted.name] = vote.decide(truth, votes)
+        if rules.is_document and not voted.volatile:
+            result[voted.name] = _decide_leaves(vote, truth, votes)
+        else:
+            result[voted.name] = vote.decide(vote.columns[0], truth, votes)
     table = aligned.keys.with_columns(result.values())
     votes.places = places = row_order(aligned, rows.kept)
     is_in_order = places.len() == table.height and places.is_sorted()
     return table if is_in_order else table[places], votes
 
 
-class FieldVote:
-    """The vote on one field of a table."""
+def leaf_names(paths: Sequence[str], declared: Container[str]) -> list[str]:
+    """Return for each path of a document the name of the field to which its value belongs.
 
-    def __init__(self, aligned: Aligned, voted: VotedField, rows: RowVote, rules: Rules) -> None:
+    That is its pattern if there are enough values of it or the definition names it, otherwise the last step:
+    an object whose members are named by what they describe is like a list of records.
+    """
+    patterns = [leaf_pattern(path) for path in paths]
+    counts = Counter(patterns)
+    return [
+        pattern
+        if counts[pattern] >= MIN_PATTERN_LEAVES or pattern in declared
+        else pattern.rpartition("/")[2]
+        for pattern in patterns
+    ]
+
+
+def _decide_leaves(vote: FieldVote, truth: Incumbent, votes: TableTally) -> Series:
+    """Return the values of a document, which is voted by what its values have in common (`leaf_names`)."""
+    import polars
+
+    column, differ = vote.columns[0], vote.differ()
+    if not differ.any():
+        return vote.decide(column, truth, votes)
+    paths = vote.aligned.keys[PATH].to_list()
+    names = polars.Series(leaf_names(paths, vote.rules.file.fields), dtype=polars.String)
+    disputed = names.filter(differ).unique().sort().to_list()
+    own = disputed[:MAX_LEAF_GROUPS]
+    for name in own:
+        column = vote.within(name, names == name).decide(column, truth, votes)
+    rest = vote.within("", ~names.is_in(own))
+    return rest.decide(column, truth, votes)
+
+
+class FieldVote:
+    """The vote on one field of a table, or on some of its places. `name`: as definitions call the field."""
+
+    def __init__(
+        self,
+        aligned: Aligned,
+        voted: VotedField,
+        rows: RowVote,
+        rules: Rules,
+        name: str | None = None,
+        within: Series | None = None,
+    ) -> None:
         self.aligned, self.voted, self.rows, self.rules = aligned, voted, rows, rules
+        self.name = voted.name if name is None else name
+        self.kept = rows.kept if within is None else rows.kept & within
         self.columns = [aligned.column(version, voted.name) for version in voted.versions]
 
-    def decide(self, truth: Incumbent, votes: TableTally) -> Series:
-        """Return the field's values at all places, and add its counts to `votes`."""
-        import polars
+    def within(self, name: str, places: Series) -> FieldVote:
+        """Return the vote on the places of a mask."""
+        return FieldVote(self.aligned, self.voted, self.rows, self.rules, name, places)
 
+    def differ(self) -> Series:
+        """Return for each place whether it is in the result and versions differ there."""
         first = self.columns[0]
         differ = reduce(or_, (other.ne_missing(first) for other in self.columns[1:]), self.rows.partial)
-        places = (differ & self.rows.kept).arg_true()
-        column = first.alias(self.voted.name)
+        return differ & self.kept
+
+    def decide(self, column: Series, truth: Incumbent, votes: TableTally) -> Series:
+        """Return the column with the field's values, and add its counts to `votes`.
+
+        Args:
+            column: the values of the first version.
+        """
+        import polars
+
+        places = self.differ().arg_true()
+        column = column.alias(self.voted.name)
         if places.is_empty():
             self._count_unread(votes)
             return column
@@ -272,10 +348,10 @@ class FieldVote:
     def _kind(self) -> FieldType:
         """Return what the definition declares of the field, or what all versions' values imply."""
         kind = infer_field(
-            self.voted.name,
-            self.columns,
+            self.name,
+            [column.filter(self.kept) for column in self.columns],
             [self.aligned.versions[version].votes for version in self.voted.versions],
-            self.rules.field(self.voted.name),
+            self.rules.field(self.name),
             is_json=self.rules.is_json,
         )
         is_declared = kind.tolerance is not None or kind.error is not None
@@ -315,7 +391,7 @@ class FieldVote:
             votes.differences.append(FieldDifferences(self.voted.name, differing))
         votes.fields.append(
             FieldReport(
-                self.voted.name,
+                self.name,
                 kind,
                 noise,
                 voices.families,
@@ -331,7 +407,7 @@ class FieldVote:
         if self.voted.volatile:
             return
         for version in self.voted.versions:
-            votes.cells[version] += int((self.has_record(version) & self.rows.kept).sum())
+            votes.cells[version] += int((self.has_record(version) & self.kept).sum())
 
     def has_record(self, version: int) -> Series:
         """Return for each place whether a version has the record."""
@@ -370,7 +446,7 @@ class Answered:
             for version, column in zip(vote.voted.versions, vote.columns, strict=True):
                 parsed = parse_values(column, self._kind, is_json=vote.rules.is_json)
                 is_value = parsed["number"].is_not_null() | parsed["word"].is_not_null()
-                masks.append(is_value & vote.has_record(version) & vote.rows.kept)
+                masks.append(is_value & vote.has_record(version) & vote.kept)
             absent = polars.repeat(value=False, n=vote.aligned.keys.height, eager=True)
             known = dict(zip(vote.voted.versions, masks, strict=True))
             self._masks = [known.get(version, absent) for version in range(len(vote.aligned.versions))]
@@ -383,7 +459,7 @@ class Answered:
         counts = polars.repeat(0, self._vote.aligned.keys.height, dtype=polars.Int64, eager=True)
         for version, mask in zip(self._vote.aligned.versions, self.masks(), strict=True):
             counts = counts + mask.cast(polars.Int64) * version.votes
-        found = counts.filter(self._vote.rows.kept).value_counts(name="cells")
+        found = counts.filter(self._vote.kept).value_counts(name="cells")
         return {int(nodes): int(cells) for nodes, cells in sorted(found.iter_rows())}
 
 
