@@ -51,6 +51,7 @@ SCHEMA: dict[str, Any] = {
             "abstained": {"n2": "it is not CSV"},
         },
         {"path": "x.json", "whole": "it is too large"},
+        {"path": "y.json", "document": True, "lists": {"/l": ["a", "b"]}},
     ],
     "more": 7,
 }
@@ -126,6 +127,7 @@ def test_vote_schema_of_a_dataset(maoctl: Maoctl, gateway: RememberingGateway) -
         "d.csv d date inferred month, day 0",
         "d.csv w text inferred whatever the case all are values 0",
         "x.json voted as a whole",
+        "y.json /l/* key: a, b inferred",
     ]
     assert result.err.splitlines() == [
         "warning: d.csv: no column tells records apart",

@@ -182,6 +182,13 @@ def test_infer_field_json_strings_are_what_their_contents_are(kind: str, name: s
     assert field_of(quoted, quoted, quoted, name=name, is_json=True).kind == kind
 
 
+@pytest.mark.parametrize(
+    "name", ["no", "lines_of_code", "open_ports", "paid", "ids", "status_count", "coded", ""]
+)
+def test_infer_field_names_of_counts(name: str) -> None:
+    assert field_of(["12", "13", "404"], name=name).kind == "integer"
+
+
 # the same value
 
 SAME: list[tuple[str, list[str], list[str]]] = [

@@ -125,18 +125,39 @@ def test_describe_schema_versions_that_are_not_read(clone: Clone) -> None:
     assert kinds(file) == KINDS
 
 
+def test_describe_schema_with_a_rule_for_all_other_fields(clone: Clone) -> None:
+    fields = {"*": FieldRule(type="text", fold=["case"]), "km": FieldRule(type="number")}
+    rule = FileRule(path="*.csv", fields=fields)
+    found = described(clone, CSV, CSV, definition=VoteDefinition(files=[rule]))
+    assert kinds(found.files[0]) == dict.fromkeys(KINDS, "text") | {"km": "number"}
+    pinned = found.pinned().rule_for(PATH).fields
+    assert (pinned["when"], pinned["*"]) == (fields["*"], fields["*"])
+
+
 def test_describe_schema_of_json(clone: Clone) -> None:
     records = [
         {"k": f"r{number}", "n": number, "t": "21:05", "tags": ["a"], "e": None} for number in range(3)
     ]
     lines = "".join(json.dumps(record) + "\n" for record in records)
-    document = json.dumps({"total": 1.5, "state": "fine", "at": "2026-01-05T10:00:00Z"})
+    entries = [{"name": f"e{number}", "n": number} for number in range(25)]
+    document = json.dumps({"total": 1.5, "sub": {"at": "2026-01-05T10:00:00Z"}, "list": entries})
     commits = {node: commit(clone, {"l.jsonl": lines, "d.json": document}) for node in "abc"}
     found = describe_schema(clone, commits, VoteDefinition(), ["l.jsonl", "d.json"])
     assert kinds(found.files[0]) == {"n": "integer", "t": "time", "tags": "list", "e": "text"}
-    assert (found.files[1].document, found.files[1].key) == (True, [])
-    assert kinds(found.files[1]) == {"/total": "number", "/state": "text", "/at": "datetime"}
-    assert found.pinned().rule_for("d.json").key == []
+    file = found.files[1]
+    assert (file.document, file.key, file.lists) == (True, [], {"/list": ["name"]})
+    assert kinds(file) == {
+        "total": "number",
+        "at": "datetime",
+        "/list/*/name": "identifier",
+        "/list/*/n": "integer",
+    }
+    pinned = found.pinned()
+    rule = pinned.rule_for("d.json")
+    assert (rule.key, rule.fields["/list"]) == ([], FieldRule(key=["name"]))
+    again = describe_schema(clone, commits, pinned, ["l.jsonl", "d.json"])
+    assert [kinds(file) for file in again.files] == [kinds(file) for file in found.files]
+    assert again.pinned() == pinned
 
 
 def test_describe_schema_of_many_files(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:

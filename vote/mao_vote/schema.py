@@ -12,11 +12,12 @@ from mao_shared.models.schema import MAX_SCHEMA_FILES, FieldSchema, FileSchema, 
 
 from . import records
 from .file_vote import RecordVote, read_versions
-from .records import Key, summarize_document, summarize_table
+from .records import Key, Rules, summarize_document, summarize_table
 from .tree_vote import find_obstacle, is_own
 from .versions import ParsedVersion, TooFewReadable, plan_columns
 
 MAX_SCHEMA_FIELDS = 500  # of a file
+MAX_SCHEMA_NOTES = 10  # on a document
 
 
 def describe_schema(
@@ -88,13 +89,14 @@ def describe_file(path: str, versions: Mapping[str, bytes], definition: VoteDefi
         readings, key, abstained = read_versions(request)
     except TooFewReadable as why:
         return FileSchema(path=path, whole=str(why))
-    is_document = readings[0].shape == "document"
+    is_document, layout = readings[0].shape == "document", readings[0].layout
     return FileSchema(
         path=path,
         key=[] if is_document else list(key.columns),
         key_source=key.source,
         document=is_document,
-        unsure=key.unsure,
+        unsure="; ".join([key.unsure] if key.unsure else layout.notes[:MAX_SCHEMA_NOTES]),
+        lists={pattern: list(names) for pattern, names in sorted(layout.keys.items())},
         fields=list(islice(_describe_fields(request, readings, key), MAX_SCHEMA_FIELDS)),
         abstained=abstained,
     )
@@ -103,14 +105,14 @@ def describe_file(path: str, versions: Mapping[str, bytes], definition: VoteDefi
 def _describe_fields(
     request: RecordVote, readings: Sequence[ParsedVersion], key: Key
 ) -> Iterator[FieldSchema]:
-    """Yield the fields that are voted, in the order of the result; of a document its values by pattern."""
+    """Yield the fields that are voted, in the order of the result; of a document by name."""
     versions, rule = [reading.version for reading in readings], request.rule
+    rules = Rules(rule, request.blank, not request.file_format.tabular)
     if readings[0].shape == "document":
-        summaries = summarize_document(versions, rule.fields)
+        summaries = summarize_document(versions, rules)
     else:
         plan = plan_columns(readings, key, rule, request.file_format, lambda: None, {})
-        is_json = not request.file_format.tabular
-        summaries = summarize_table(versions, plan.fields, rule.fields, is_json=is_json)
+        summaries = summarize_table(versions, plan.fields, rules)
     for found in summaries:
         yield FieldSchema(
             name=found.name,

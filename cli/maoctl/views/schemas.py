@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from maoctl.output import Column, Document, TableView
 
 if TYPE_CHECKING:
+    from mao_shared.models.round import FileRule
     from mao_shared.models.schema import FieldSchema, FileSchema, Schema
 
 _ORDERS = {"dmy": "day, month", "mdy": "month, day"}
@@ -49,16 +50,20 @@ FIELD: TableView[FieldRow] = TableView(
 
 def list_fields(schema: Schema) -> list[FieldRow]:
     """Return a row for each file's key and for each field."""
-    return [row for file in schema.files for row in _rows(file)]
+    return [row for file in schema.files for row in _rows(file, schema.definition.rule_for(file.path))]
 
 
-def _rows(file: FileSchema) -> Iterator[FieldRow]:
+def _rows(file: FileSchema, rule: FileRule) -> Iterator[FieldRow]:
     if file.whole:
         yield FieldRow(file.path, "", "voted as a whole", "")
         return
     if not file.document:
         source = file.key_source if file.key else "inferred"
         yield from (FieldRow(file.path, name, "key", source) for name in file.key or ["(position)"])
+    for pointer, names in file.lists.items():
+        is_declared = pointer in rule.fields and rule.fields[pointer].key
+        source = "declared" if is_declared else "inferred"
+        yield FieldRow(file.path, f"{pointer}/*", f"key: {', '.join(names)}", source)
     for field in file.fields:
         yield FieldRow(
             file.path,

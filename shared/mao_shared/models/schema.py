@@ -42,7 +42,8 @@ class FileSchema(Record):
     """How the records of a file are matched, by `key` (none: by position), and what its fields are.
 
     The fields of a `document`, which is no list of records, are JSON pointers, with `*` for the entries of
-    lists. `whole`: why it is voted as a whole instead. `abstained`: by node, why its version is not read.
+    lists, or their last steps; `lists`: JSON pointer → the members that identify the entries. `whole`: why
+    the file is voted as a whole instead. `abstained`: by node, why its version is not read.
     """
 
     path: str
@@ -50,6 +51,7 @@ class FileSchema(Record):
     key_source: str = ""
     unsure: str = ""
     document: bool = False
+    lists: dict[str, list[str]] = Field(default_factory=dict)
     whole: str = ""
     fields: list[FieldSchema] = Field(default_factory=list)
     abstained: dict[str, str] = Field(default_factory=dict)
@@ -70,6 +72,9 @@ class Schema(Record):
             if not file.whole:
                 rule = self.definition.rule_for(file.path)
                 fields = rule.fields | {field.name: _pinned_rule(field) for field in file.fields}
+                for pointer, key in file.lists.items():
+                    known = fields.get(pointer, FieldRule())
+                    fields[pointer] = known.model_copy(update={"key": key})
                 names = {"path": escape(file.path), "key": file.key, "fields": fields}
                 rules.append(rule.model_copy(update=names if file.key else names | {"key": rule.key}))
         paths = {rule.path for rule in rules}

@@ -24,11 +24,11 @@ TRUE, FALSE = ("true", "yes", "t", "y", "on"), ("false", "no", "f", "n", "off")
 MAX_CATEGORIES = 50
 _ROWS_PER_CATEGORY = 5
 _CODE_NAMES = (
-    "id ids uid uuid guid oid pid gid cid no nr code codes status port ports zip zipcode postcode postal plz "
-    "phone tel telephone fax mobile isbn issn ean upc gtin sku doi asin iban bic ssn vat barcode serial sha "
-    "sha1 sha256 sha512 md5 hash digest checksum commit rev revision ver version versions release tag build "
-    "ref ip mac vin account"
+    "id uid uuid guid oid pid gid cid code status port zip zipcode postcode postal plz phone tel fax "
+    "telephone isbn issn ean upc gtin sku doi asin iban bic ssn barcode serial sha sha1 sha256 sha512 md5 "
+    "hash digest checksum commit rev revision ver version release tag build ref ip mac vin"
 )
+_CODE_ENDINGS = "no nr number"  # of longer names: flight_no, but not the column no beside yes
 _NAME_PARTS = re.compile(r"[A-Z]+(?![a-z])[0-9]*|[A-Z]?[a-z]+[0-9]*|[0-9]+")
 _VERSION = r"^[vV]?[0-9]+(?:\.[0-9]+){2,}(?:[-+.]?[0-9A-Za-z]+)*$"
 _CONTAINERS: tuple[tuple[FieldKind, str], ...] = (("list", r"(?s)^\[.*\]$"), ("object", r"(?s)^\{.*\}$"))
@@ -83,9 +83,11 @@ def describe_kind(kind: FieldKind, observed: Observed) -> Found:
 
 
 def is_code_name(name: str) -> bool:
-    """True for names of fields that hold codes: `id`, `status_code`, `repoId`, `version`."""
-    parts = _NAME_PARTS.findall(name)
-    return bool(parts) and parts[-1].lower() in _CODE_NAMES.split()
+    """True for names of fields that hold codes: `id`, `status_code`, `repoId`, `flight_no`."""
+    *parts, last = [part.lower() for part in _NAME_PARTS.findall(name)] or [""]
+    if "of" in parts:  # lines_of_code
+        return False
+    return last in _CODE_NAMES.split() or (bool(parts) and last in _CODE_ENDINGS.split())
 
 
 def _is_boolean(observed: Observed) -> bool:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mao_shared.models.round import FieldRule
 
 from .align import Version
+from .documents import PATH, VALUE
 from .field_type import FieldType
 from .fields import infer_field, is_observed
 from .observed import contents
+from .vote import Rules, VotedField, leaf_names
 
 if TYPE_CHECKING:
     from polars import Series
 
-    from .vote import VotedField
-
 _MAX_SHOWN = 20  # texts that are no observation
 _MAX_CHARACTERS = 100  # of each
-Rules = Mapping[str, FieldRule]
-"""What a definition declares, by field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class FieldSummary:
 
 
 def summarize_table(
-    versions: Sequence[Version], fields: Iterable[VotedField], rules: Rules, *, is_json: bool
+    versions: Sequence[Version], fields: Iterable[VotedField], rules: Rules
 ) -> Iterator[FieldSummary]:
     """Yield what the fields of a table's versions are; its volatile fields have no type."""
     import polars
@@ -50,30 +48,31 @@ def summarize_table(
             empty = polars.Series(dtype=polars.String)
             columns = [table[field.name] if field.name in table.columns else empty for table in tables]
             votes = [versions[number].votes for number in field.versions]
-            yield _summarize(field.name, columns, votes, rules, is_json=is_json)
+            yield _summarize(field.name, columns, votes, rules)
 
 
 def summarize_document(versions: Sequence[Version], rules: Rules) -> Iterator[FieldSummary]:
-    """Yield what the values of a document are, by JSON pointer with `*` for the entries of lists."""
+    """Yield what the values of a document are, by name as `leaf_names` returns it."""
     import polars
 
-    pattern = polars.col("path").str.replace_all(r"/\[[^/]*", "/*")
+    paths = polars.concat([version.table[PATH] for version in versions]).unique().sort()
+    names = polars.DataFrame(
+        {PATH: paths, "name": leaf_names(paths.to_list(), rules.file.fields)},
+        schema={PATH: polars.String, "name": polars.String},
+    )
     by_version = []
     for version in versions:
-        values = version.table.select("value", pattern=pattern).drop_nulls("value")
-        groups = values.partition_by("pattern", as_dict=True)
-        by_version.append({str(name): group["value"] for (name,), group in groups.items()})
+        values = version.table.select(PATH, VALUE).drop_nulls(VALUE).join(names, on=PATH)
+        groups = values.partition_by("name", as_dict=True)
+        by_version.append({str(name): group[VALUE] for (name,), group in groups.items()})
     empty = polars.Series(dtype=polars.String)
     votes = [version.votes for version in versions]
     for name in sorted({name for found in by_version for name in found}):
-        columns = [found.get(name, empty) for found in by_version]
-        yield _summarize(name, columns, votes, rules, is_json=True)
+        yield _summarize(name, [found.get(name, empty) for found in by_version], votes, rules)
 
 
-def _summarize(
-    name: str, columns: Sequence[Series], votes: Sequence[int], rules: Rules, *, is_json: bool
-) -> FieldSummary:
-    declared = rules.get(name, FieldRule())
+def _summarize(name: str, columns: Sequence[Series], votes: Sequence[int], rules: Rules) -> FieldSummary:
+    declared, is_json = rules.field(name), rules.is_json
     kind = infer_field(name, columns, votes, declared, is_json=is_json)
     nodes, missing = 0, set()
     for column, count in zip(columns, votes, strict=True):

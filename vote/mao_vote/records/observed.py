@@ -47,17 +47,12 @@ class Observed:
 
     def is_mostly(self, flags: Series) -> bool:
         """True if nearly all texts of more than half of the nodes have the flag."""
-        return 2 * self.votes_for(flags) > self.votes
+        by_version = self._by_version(flags)
+        return bool(2 * by_version.filter("fits")["votes"].sum() > by_version["votes"].sum())
 
     def votes_for(self, flags: Series) -> int:
         """Return how many nodes have the flag for nearly all of their texts."""
-        import polars
-
-        odd, count = polars.col("odd"), polars.col("count")
-        by_version = self._by_version(flags).with_columns(odd=count - polars.col("some"))
-        is_rare = (polars.col("odd_rows") <= MAX_ODD * polars.col("all_rows")) & (2 * odd < count)
-        fits = (odd <= MAX_ODD * count) | is_rare | ((count >= MIN_FOR_ONE_ODD) & (odd <= 1))
-        return int(by_version.filter(fits)["votes"].sum())
+        return int(self._by_version(flags).filter("fits")["votes"].sum())
 
     def votes_with(self, flags: Series) -> int:
         """Return how many nodes have a text with the flag."""
@@ -91,16 +86,15 @@ class Observed:
         return bool(2 * by_version.filter(few)["votes"].sum() > by_version["votes"].sum())
 
     def _by_version(self, flags: Series) -> DataFrame:
+        """Return for each version votes, `some` texts with the flag, and whether it `fits` nearly all."""
         import polars
 
+        flag, rows = polars.col("flag"), polars.col("rows")
+        odd, count = (~flag).sum(), polars.len()
+        is_rare = (rows.filter(~flag).sum() <= MAX_ODD * rows.sum()) & (2 * odd < count)
+        fits = (odd <= MAX_ODD * count) | is_rare | ((count >= MIN_FOR_ONE_ODD) & (odd <= 1))
         marked = self.frame.with_columns(flag=flags.fill_null(value=False).gather(self.frame["place"]))
-        return marked.group_by("version").agg(
-            votes=_votes(),
-            some=polars.col("flag").sum().cast(polars.Int64),
-            count=polars.len().cast(polars.Int64),
-            odd_rows=polars.col("rows").filter(~polars.col("flag")).sum(),
-            all_rows=polars.col("rows").sum(),
-        )
+        return marked.group_by("version").agg(votes=_votes(), some=flag.sum(), fits=fits)
 
 
 def _votes() -> Expr:

@@ -7,7 +7,7 @@ are made only for cells in which versions differ.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
@@ -249,30 +249,31 @@ def vote_table(
     return table if is_in_order else table[places], votes
 
 
-def _decide_leaves(vote: FieldVote, truth: Incumbent, votes: TableTally) -> Series:
-    """Return the values of a document, which is voted by what its values have in common.
+def leaf_names(paths: Sequence[str], declared: Container[str]) -> list[str]:
+    """Return for each path of a document the name of the field to which its value belongs.
 
-    These are the values of one pattern if there are enough of them or the definition names it, otherwise
-    those whose last step is the same: an object whose members are named by what they describe is like a list
-    of records.
+    That is its pattern if there are enough values of it or the definition names it, otherwise the last step:
+    an object whose members are named by what they describe is like a list of records.
     """
+    patterns = [leaf_pattern(path) for path in paths]
+    counts = Counter(patterns)
+    return [
+        pattern
+        if counts[pattern] >= MIN_PATTERN_LEAVES or pattern in declared
+        else pattern.rpartition("/")[2]
+        for pattern in patterns
+    ]
+
+
+def _decide_leaves(vote: FieldVote, truth: Incumbent, votes: TableTally) -> Series:
+    """Return the values of a document, which is voted by what its values have in common (`leaf_names`)."""
     import polars
 
     column, differ = vote.columns[0], vote.differ()
     if not differ.any():
         return vote.decide(column, truth, votes)
-    patterns = [leaf_pattern(path) for path in vote.aligned.keys[PATH].to_list()]
-    counts = Counter(patterns)
-    declared = vote.rules.file.fields
-    names = polars.Series(
-        [
-            pattern
-            if counts[pattern] >= MIN_PATTERN_LEAVES or pattern in declared
-            else pattern.rpartition("/")[2]
-            for pattern in patterns
-        ],
-        dtype=polars.String,
-    )
+    paths = vote.aligned.keys[PATH].to_list()
+    names = polars.Series(leaf_names(paths, vote.rules.file.fields), dtype=polars.String)
     disputed = names.filter(differ).unique().sort().to_list()
     own = disputed[:MAX_LEAF_GROUPS]
     for name in own:
