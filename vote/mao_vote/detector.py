@@ -198,9 +198,7 @@ class Detector:
         reason = f"{_REFERENCES[name].format(size)} give or take {_BOUNDS[bound].format(number)}"
         return _Range(reference + offset, band, bound, reason)
 
-    def _band(
-        self, name: Reference, reference: float, distances: list[float]
-    ) -> tuple[float, float, Bound]:
+    def _band(self, name: Reference, reference: float, distances: list[float]) -> tuple[float, float, Bound]:
         """Return the offset of the expected value from the reference, the band around it, and its bound."""
         size = abs(reference)
         chance = _count_band(self._window)
@@ -211,7 +209,9 @@ class Detector:
         recent = distances[-WINDOW:]
         offset = median(recent)
         sigma = _TO_SIGMA * median([abs(distance - offset) for distance in recent])
-        noise = SIGMAS * (1 + SMALL_SAMPLE / (len(recent) - 1)) * sigma  # the noise of few values is itself uncertain
+        noise = (
+            SIGMAS * (1 + SMALL_SAMPLE / (len(recent) - 1)) * sigma
+        )  # the noise of few values is itself uncertain
         share = MIN_SHARE + SMALL_SHARE / len(distances)
         # What is constant for most of the time shows rarely how far it goes.
         kept = MAX_SCORED if name in _SEASONAL or not sigma else MAX_DISTANCES
