@@ -64,11 +64,11 @@ class ParsedVersion:
     blanks: Collection[str] = ()
     is_complete: bool = True
 
-    def laid_out(self, layout: Layout, rule: FileRule) -> ParsedVersion:
+    def laid_out(self, layout: Layout, reader: Reader) -> ParsedVersion:
         """Return a document with its table."""
         if self.shape != "document":
             return self
-        leaves = leaf_table(self.document, layout, Reader(rule))
+        leaves = leaf_table(self.document, layout, reader)
         version = replace(self.version, table=leaves.table)
         return replace(
             self, version=version, layout=layout, blanks=leaves.blanks, is_complete=leaves.is_complete
@@ -82,7 +82,8 @@ def parse_version(
     reading = _read(content, file_format, rule, (), 0)
     if reading.shape != "document":
         return reading
-    return reading.laid_out(layout or plan_layout([reading.document], [1], Reader(rule)), rule)
+    reader = Reader(rule)
+    return reading.laid_out(layout or plan_layout([reading.document], [1], reader), reader)
 
 
 def _read(
@@ -129,13 +130,14 @@ def parse_versions(
     documents = [reading for reading in readings if reading.shape == "document"]
     if not documents:
         return readings, abstained
+    reader = Reader(rule)
     layout = plan_layout(
         [reading.document for reading in documents],
         [reading.version.votes for reading in documents],
-        Reader(rule),
+        reader,
         [", ".join(reading.version.nodes) for reading in documents],
     )
-    return [reading.laid_out(layout, rule) for reading in readings], abstained
+    return [reading.laid_out(layout, reader) for reading in readings], abstained
 
 
 def row_voter(readings: Sequence[ParsedVersion], rule: FileRule) -> RowVoter:
@@ -246,7 +248,7 @@ def write_result(
         return write_like(result, sources, file_format, key)
     reader = Reader(rule)
     texts = [
-        NestedText(reading.content.decode("utf-8-sig"), reader, reading.layout)
+        NestedText(reading.content.decode("utf-8-sig"), reader, reading.layout, table=reading.version.table)
         for reading in ordered
         if reading.content.strip()
     ]
