@@ -28,7 +28,8 @@ from .keys import (
     vote_key,
 )
 from .load import NotRecords, RecordFormat, Table, check_document, load, record_format
-from .paths import field_rule, leaf_pattern
+from .object_fields import plan_object_fields, with_object_fields, without_contradictions
+from .paths import NamedFields, field_rule, leaf_pattern
 from .sources import SourceFile
 from .vote import (
     RECORD,
@@ -56,6 +57,7 @@ __all__ = [
     "Judge",
     "Key",
     "Layout",
+    "NamedFields",
     "NestedText",
     "NotRecords",
     "Reader",
@@ -85,6 +87,7 @@ __all__ = [
     "pack_versions",
     "parse_json",
     "plan_layout",
+    "plan_object_fields",
     "record_format",
     "same_text",
     "text_style",
@@ -94,6 +97,8 @@ __all__ = [
     "vote_places",
     "vote_rows",
     "vote_table",
+    "with_object_fields",
+    "without_contradictions",
     "write_document",
     "write_like",
     "write_nested_file",

@@ -45,15 +45,17 @@ Kind = Literal["object", "list", "value"]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the versions of a document are matched, decided from all of them.
+    """How the versions of a file are matched, decided from all of them.
 
     `keys`: pattern of a list → the members that identify its entries. `kinds`: path → what is there, for
     places where versions have different kinds. `notes`: what is decided as a whole, and why.
+    `object_fields`: of records, the fields that are voted by what is inside (object_fields.py).
     """
 
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    object_fields: Sequence[str] = ()
 
 
 class Place(NamedTuple):

@@ -19,6 +19,7 @@ from .paths import NamedFields
 if TYPE_CHECKING:
     from polars import DataFrame
 
+OBJECT = "{}"
 _WHOLE = Layout()
 
 
@@ -111,7 +112,8 @@ def write_nested(rows: Iterable[tuple[str, str | None]], sources: Sequence[Neste
     """Return the text of a value that was decided place by place.
 
     Args:
-        rows: path and text of each place in the result, in order; the text is None for objects and lists.
+        rows: path and text of each place in the result, in order; the text is None for objects and lists, or
+            `{}` for objects.
         sources: the versions, those first whose spaces are preferred.
         at: the path of the value itself.
     """
@@ -137,7 +139,7 @@ def _write_place(
     path: str, texts: Mapping[str, str | None], inside: Mapping[str, list[str]], sources: Sequence[NestedText]
 ) -> str:
     decided = texts[path]
-    if decided is None:
+    if decided in (None, OBJECT):
         model = next((source for source in sources if source.can_write(path, full=path in inside)), None)
         if model is not None:
             return _write_inside(path, model, texts, inside, sources)
@@ -173,3 +175,20 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError:
         return render_json(parse_json(text))
     return text
+
+
+def write_field(cells: Mapping[str, str], texts: Sequence[str], reader: Reader, at: str) -> str:
+    """Return the text of a record's field that was voted by what is inside.
+
+    Args:
+        cells: JSON pointer and text of each place inside, and of the field itself.
+        texts: the field in the versions; the members are written in the order of the first one.
+        at: the pointer of the field.
+    """
+    sources = [NestedText(text, reader, at=at) for text in texts]
+    rows = {pointer.replace("/[", "/~2"): text for pointer, text in cells.items()}
+    order = {
+        path: place for place, path in enumerate(dict.fromkeys(p for one in sources for p in one.places))
+    }
+    ordered = sorted(rows, key=lambda path: order.get(path, len(order)))
+    return write_nested(((path, rows[path]) for path in ordered), sources, at)
