@@ -52,6 +52,11 @@ def render_json(value: Any, **options: Any) -> str:
     return _NUMBER_TEXT.sub(r"\1", text) if _MARK in text else text
 
 
+def is_number(value: Any) -> bool:
+    """True if a value from `parse_json` is a number."""
+    return isinstance(value, str) and value.startswith(_MARK)
+
+
 def unmarked(text: str) -> str:
     """Remove the number prefixes from text that was not written by `render_json`."""
     return text.replace(_MARK, "")

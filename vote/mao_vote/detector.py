@@ -22,7 +22,7 @@ from datetime import datetime
 from math import fsum, sqrt
 from typing import Literal
 
-from .seasons import MAX_DAYS, MAX_VALUES, Seasons, median
+from .seasons import MAX_VALUES, Seasons, median
 
 __all__ = ["MAX_VALUES", "Detector", "Judgement"]
 

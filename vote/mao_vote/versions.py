@@ -14,6 +14,7 @@ from .election import Cell, elect, fixed_point
 from .records import (
     Key,
     Layout,
+    NamedFields,
     NestedText,
     NotRecords,
     Reader,
@@ -26,12 +27,16 @@ from .records import (
     VotedField,
     check_document,
     empty_leaves,
+    is_record_list,
     leaf_table,
     load,
-    parse_json,
+    load_json_document,
     plan_layout,
+    plan_object_fields,
     text_style,
     vote_places,
+    with_object_fields,
+    without_contradictions,
     write_like,
     write_nested_file,
 )
@@ -51,9 +56,9 @@ class TooFewReadable(Exception):
 class ParsedVersion:
     """A version and its content.
 
-    For documents: the `document` without what the definition leaves out, the `layout` that all versions
-    share, the paths at which it is null instead of an object or list (`blanks`), and whether its table has
-    all values.
+    `layout`: shared by all versions. For documents: the `document` without what the definition leaves out,
+    the paths at which it is null instead of an object or list (`blanks`), and whether its table has all
+    values.
     """
 
     content: bytes
@@ -64,11 +69,12 @@ class ParsedVersion:
     blanks: Collection[str] = ()
     is_complete: bool = True
 
-    def laid_out(self, layout: Layout, rule: FileRule) -> ParsedVersion:
-        """Return a document with its table."""
-        if self.shape != "document":
-            return self
-        leaves = leaf_table(self.document, layout, Reader(rule))
+    def laid_out(self, layout: Layout, reader: Reader) -> ParsedVersion:
+        """Return a document with its table, or records with columns for what is inside of objects."""
+        if self.shape == "records":
+            table = with_object_fields(self.version.table, layout.object_fields, reader)
+            return replace(self, version=replace(self.version, table=table), layout=layout)
+        leaves = leaf_table(self.document, layout, reader)
         version = replace(self.version, table=leaves.table)
         return replace(
             self, version=version, layout=layout, blanks=leaves.blanks, is_complete=leaves.is_complete
@@ -80,17 +86,15 @@ def parse_version(
 ) -> ParsedVersion:
     """Parse a file by itself, or with the layout of other versions. Raises NotRecords."""
     reading = _read(content, file_format, rule, (), 0)
-    if reading.shape != "document":
-        return reading
-    return reading.laid_out(layout or plan_layout([reading.document], [1], Reader(rule)), rule)
+    return reading.laid_out(layout or _plan([reading], file_format, rule), Reader(rule))
 
 
 def _read(
     content: bytes, file_format: RecordFormat, rule: FileRule, nodes: tuple[str, ...], weight: int
 ) -> ParsedVersion:
     """Parse a file; the table of a document is made when all versions are known. Raises NotRecords."""
-    document = _document(content) if file_format is RecordFormat.JSON else []
-    if isinstance(document, list) and all(isinstance(item, dict) for item in document):
+    document = load_json_document(content) if file_format is RecordFormat.JSON else []
+    if is_record_list(document):
         table = load(content, file_format)
         if not file_format.tabular and not table.width and b"".join(content.split()) not in (b"", b"[]"):
             raise NotRecords("its records have no fields")
@@ -98,16 +102,6 @@ def _read(
     check_document(document)
     remaining = Reader(rule).ignored.without(document, "", "")
     return ParsedVersion(content, Version(empty_leaves(), nodes, weight), "document", remaining)
-
-
-def _document(content: bytes) -> Any:
-    try:
-        text = content.decode("utf-8-sig")
-        return parse_json(text, names_once=True) if text.strip() else []
-    except RecursionError:
-        raise NotRecords("its JSON is nested too deeply") from None
-    except ValueError as error:
-        raise NotRecords(f"it is not JSON: {error}") from None
 
 
 def parse_versions(
@@ -126,16 +120,23 @@ def parse_versions(
         except NotRecords as reason:
             abstained |= dict.fromkeys(holders, str(reason))
     readings.sort(key=lambda reading: (-reading.version.votes, -reading.version.weight, reading.content))
-    documents = [reading for reading in readings if reading.shape == "document"]
-    if not documents:
-        return readings, abstained
-    layout = plan_layout(
-        [reading.document for reading in documents],
-        [reading.version.votes for reading in documents],
-        Reader(rule),
-        [", ".join(reading.version.nodes) for reading in documents],
-    )
-    return [reading.laid_out(layout, rule) for reading in readings], abstained
+    layouts = {
+        shape: _plan([reading for reading in readings if reading.shape == shape], file_format, rule)
+        for shape in {reading.shape for reading in readings}
+    }
+    reader = Reader(rule)
+    return [reading.laid_out(layouts[reading.shape], reader) for reading in readings], abstained
+
+
+def _plan(readings: Sequence[ParsedVersion], file_format: RecordFormat, rule: FileRule) -> Layout:
+    """Decide how versions of one shape are matched."""
+    votes = [max(reading.version.votes, 1) for reading in readings]
+    if readings[0].shape == "document":
+        names = [", ".join(reading.version.nodes) for reading in readings]
+        return plan_layout([reading.document for reading in readings], votes, Reader(rule), names)
+    if file_format.tabular:
+        return Layout()
+    return plan_object_fields([reading.version.table for reading in readings], votes, rule)
 
 
 def row_voter(readings: Sequence[ParsedVersion], rule: FileRule) -> RowVoter | None:
@@ -183,8 +184,10 @@ def plan_columns(
     others = (name for reading in readings for name in reading.version.table.columns)
 
     plan = ColumnPlan([], [])
+    ignored, changing = NamedFields(rule.ignore), NamedFields(rule.volatile)
     for name in dict.fromkeys([*heading, *others]):
-        if name in rule.ignore:
+        is_inside = bool(readings[0].layout.object_fields) and name.startswith("/")
+        if name in rule.ignore or (is_inside and name in ignored):
             continue
         holders = tuple(i for i, reading in enumerate(readings) if name in reading.version.table.columns)
         if not file_format.tabular:
@@ -194,7 +197,8 @@ def plan_columns(
         plan.columns.append(name)
         if name not in key.columns:
             is_volatile = readings[0].shape == "document" and name == "volatile"
-            plan.fields.append(VotedField(name, holders, is_volatile or name in rule.volatile))
+            is_volatile |= name in rule.volatile or (is_inside and name in changing)
+            plan.fields.append(VotedField(name, holders, is_volatile))
     return plan
 
 
@@ -237,10 +241,14 @@ def write_result(
         previous: returns the style of the previous ground truth; called only for a tie.
     """
     is_document = readings[0].shape == "document"
+    object_fields = readings[0].layout.object_fields
+    if object_fields:
+        result = without_contradictions(result, object_fields)
     if not (is_document and rule.ignore):
         for reading in readings:
             if reading.is_complete and _same(result, reading.version.table, file_format):
                 return reading.content
+    reader = Reader(rule)
     model = _model(readings, file_format, previous, weights, result)
     ordered = [model, *(reading for reading in readings if reading is not model)]
     if not is_document:
@@ -249,10 +257,9 @@ def write_result(
             SourceFile(reading.content, reading.version.table, rows=by_content.get(reading.content))
             for reading in ordered
         ]
-        return write_like(result, sources, file_format, key)
-    reader = Reader(rule)
+        return write_like(result, sources, file_format, key, reader if object_fields else None)
     texts = [
-        NestedText(reading.content.decode("utf-8-sig"), reader, reading.layout)
+        NestedText(reading.content.decode("utf-8-sig"), reader, reading.layout, table=reading.version.table)
         for reading in ordered
         if reading.content.strip()
     ]

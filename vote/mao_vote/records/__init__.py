@@ -19,8 +19,20 @@ from .documents import Layout, Reader, empty_leaves, leaf_table, plan_layout, vo
 from .field_summary import summarize_document, summarize_table
 from .key_inference import choose_key, vote_key
 from .keys import POSITION, Key, find_record, has_key, same_text
-from .load import NotRecords, RecordFormat, Table, check_document, load, record_format
-from .paths import field_rule, leaf_pattern
+from .load import (
+    NotRecords,
+    RecordFormat,
+    Table,
+    cell_text,
+    check_document,
+    is_record_list,
+    load,
+    load_json_document,
+    record_format,
+)
+from .lookup import find_value, is_inside
+from .object_fields import plan_object_fields, top_field, with_object_fields, without_contradictions
+from .paths import NamedFields, field_rule, leaf_pattern
 from .reliability import Family
 from .sources import Rows, SourceFile
 from .vote import (
@@ -55,6 +67,7 @@ __all__ = [
     "Judge",
     "Key",
     "Layout",
+    "NamedFields",
     "NestedText",
     "NotRecords",
     "Reader",
@@ -71,33 +84,41 @@ __all__ = [
     "Version",
     "VotedField",
     "align",
+    "cell_text",
     "check_document",
     "choose_key",
     "compare",
     "empty_leaves",
     "field_rule",
     "find_record",
+    "find_value",
     "has_key",
+    "is_inside",
+    "is_record_list",
     "leaf_pattern",
     "leaf_table",
     "load",
-    "load_document",
+    "load_json_document",
     "number_records",
     "ordered_places",
     "pack_records",
     "pack_versions",
     "parse_json",
     "plan_layout",
+    "plan_object_fields",
     "record_format",
     "same_text",
     "summarize_document",
     "summarize_table",
     "text_style",
+    "top_field",
     "unpack_records",
     "vote_key",
     "vote_numbers",
     "vote_places",
     "vote_table",
+    "with_object_fields",
+    "without_contradictions",
     "write_document",
     "write_like",
     "write_nested_file",

@@ -33,7 +33,7 @@ from mao_shared.models.round import FieldRule, FileRule
 from .align import Aligned
 from .identity import Entries, FoundLists, find_entries, find_identity
 from .load import cell_text, escape_step
-from .paths import NamedFields, field_rule, is_entry, member_step
+from .paths import NamedFields, field_rule, is_entry, member_steps
 from .rows import FULL_COVERAGE, RowVote
 
 if TYPE_CHECKING:
@@ -46,15 +46,17 @@ Kind = Literal["object", "list", "value"]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the versions of a document are matched, decided from all of them.
+    """How the versions of a file are matched, decided from all of them.
 
     `keys`: pattern of a list → the members that identify its entries. `kinds`: path → what is there, for
     places where versions have different kinds. `notes`: what is decided as a whole, and why.
+    `object_fields`: of records, the fields that are voted by what is inside (object_fields.py).
     """
 
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    object_fields: Sequence[str] = ()
 
 
 class Place(NamedTuple):
@@ -86,12 +88,16 @@ class Leaves:
 
 
 class Reader:
-    """Reads documents as a definition says: what to leave out, and what identifies entries."""
+    """Reads documents as a definition says: what to leave out, and what identifies entries.
+
+    Remembers the entries of each list. A reader is used with one layout.
+    """
 
     def __init__(self, rule: FileRule) -> None:
         self.ignored, self.volatile = NamedFields(rule.ignore), NamedFields(rule.volatile)
         self._fields, self._folds = rule.fields, tuple(rule.fold)
         self.entries_of_few = rule.rows != "majority"
+        self._entries: dict[int, tuple[list[Any], Entries | None]] = {}
 
     def field(self, pattern: str) -> FieldRule:
         return field_rule(self._fields, pattern)
@@ -105,9 +111,13 @@ class Reader:
 
     def entries(self, layout: Layout, pattern: str, items: list[Any]) -> Entries | None:
         """Return a list's entries by step, None if they have no identity."""
-        key = layout.keys.get(pattern)
-        found = None if key is None else find_entries(items, key, self.folds(pattern))
-        return None if isinstance(found, str) else found
+        if (key := layout.keys.get(pattern)) is None:
+            return None
+        known = self._entries.get(id(items))
+        if known is None:
+            found = find_entries(items, key, self.folds(pattern))
+            known = self._entries[id(items)] = items, None if isinstance(found, str) else found
+        return known[1]
 
     def kind(self, layout: Layout, pattern: str, value: Any) -> Kind:
         """Return the kind of a value by itself."""
@@ -123,8 +133,8 @@ class Reader:
         """Yield what is inside of an object or list: steps of its path, pattern and pointer, value."""
         if kind == "object" and isinstance(value, dict):
             for name, inner in value.items():
-                step = escape_step(name)
-                yield member_step(name), step, step, inner
+                step, pointer_step = member_steps(name)
+                yield step, pointer_step, pointer_step, inner
         elif kind == "list" and isinstance(value, list):
             entries = self.entries(layout, pattern, value)
             for number, (step, inner) in enumerate((entries or {}).items()):
@@ -313,6 +323,12 @@ def empty_leaves() -> DataFrame:
     import polars
 
     return polars.DataFrame(schema=dict.fromkeys((PATH, VALUE, VOLATILE), polars.String))
+
+
+def iter_leaves(table: DataFrame) -> Iterator[tuple[str, str | None]]:
+    """Yield the path and text of each place in a document's table, None for objects and lists."""
+    for path, value, volatile in table.select(PATH, VALUE, VOLATILE).iter_rows():
+        yield path, value if volatile is None else volatile
 
 
 def leaf_table(document: Any, layout: Layout, reader: Reader) -> Leaves:

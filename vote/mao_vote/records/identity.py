@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
-from mao_shared.json_text import parse_json
+from mao_shared.json_text import is_number, parse_json
 
 from .load import cell_text, escape_step
 
@@ -26,20 +26,12 @@ _MAX_PAIRED = 8  # members that are tried in pairs
 _MIN_SHARED = 50  # percent of a version's entries that most versions must have
 _MIN_SHARED_NUMBER = 90  # the same for integers without a usual name, which may be measurements
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
-_DECIMAL_TEXT = re.compile(r'"[+-]?[0-9]*[.,][0-9]+(?:[eE][+-]?[0-9]+)?"')
+_DECIMAL = re.compile(r"[+-]?[0-9]*[.,][0-9]+(?:[eE][+-]?[0-9]+)?")
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 _Kind = Literal["text", "integer"]
 Entries = Mapping[str, Any]
 """Step → entry, in the list's order. A step such as `[name="x"]` is the entry's part of a path."""
-
-
-def entry_step(texts: Mapping[str, str]) -> str:
-    """Return the step of the entry whose identifying members have these JSON texts."""
-    members = (
-        f"{name if _PLAIN_NAME.fullmatch(name) else cell_text(name)}={text}" for name, text in texts.items()
-    )
-    return escape_step(f"[{','.join(members)}]")
 
 
 def fold_text(text: str, folds: Collection[str]) -> str:
@@ -59,16 +51,17 @@ def fold_text(text: str, folds: Collection[str]) -> str:
 
 def find_entries(items: Sequence[Any], key: Sequence[str], folds: Collection[str] = ()) -> Entries | str:
     """Return a list's entries by step, or the reason why `key` does not identify them."""
+    names = [(name, name if _PLAIN_NAME.fullmatch(name) else cell_text(name)) for name in key]
     entries: dict[str, Any] = {}
     for item in items:
         if not isinstance(item, dict):
             return "an entry is no object"
-        texts = {}
-        for name in key:
-            if isinstance(item.get(name), dict | list | None):
+        members = []
+        for name, written in names:
+            if (value := item.get(name)) is None or isinstance(value, dict | list):
                 return f"an entry has no {name!r}"
-            texts[name] = fold_text(cell_text(item[name]), folds)
-        step = entry_step(texts)
+            members.append(f"{written}={fold_text(cell_text(value), folds)}")
+        step = escape_step(f"[{','.join(members)}]")
         if step in entries:
             return f"two entries have the same {' and '.join(map(repr, key))}"
         entries[step] = item
@@ -166,10 +159,9 @@ def _kind(value: Any) -> _Kind | None:
     """Return the kind of a value that may identify an entry, None for others, such as measured numbers."""
     if not isinstance(value, str):
         return None
-    text = cell_text(value)
-    if text.startswith('"'):
-        return None if _DECIMAL_TEXT.fullmatch(text) else "text"
-    return "integer" if _INTEGER.fullmatch(text) else None
+    if not is_number(value):
+        return None if _DECIMAL.fullmatch(value) else "text"
+    return "integer" if _INTEGER.fullmatch(cell_text(value)) else None
 
 
 def _candidates(kinds: Mapping[str, _Kind], *, has_many: bool) -> Iterator[tuple[list[tuple[str, ...]], int]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mao_shared.json_text import parse_json, render_json
+from mao_shared.json_text import is_number, parse_json, render_json
 
 from .csv_text import UnclearDialect, check_text, find_separator, without_blank_lines
 
@@ -24,6 +25,7 @@ MAX_OBJECTS = 1_000_000  # of JSON; each takes a few hundred bytes of memory, ho
 MAX_POINTER_CHARACTERS = 64 << 20  # of all JSON pointers together, each of which repeats the names above it
 MAX_DEPTH = 100  # of JSON; the interpreter's own limit varies, and all nodes must have the same
 BOM = b"\xef\xbb\xbf"
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 _TOO_DEEP = "its JSON is nested too deeply"
 
 
@@ -133,10 +135,26 @@ def _parse_heading(heading: str, separator: str) -> list[str]:
     return names
 
 
+def load_json_document(content: bytes) -> Any:
+    """Parse a JSON file; an empty one is an empty list. Raises NotRecords."""
+    try:
+        text = content.decode("utf-8-sig")
+        return parse_json(text, names_once=True) if text.strip() else []
+    except RecursionError:
+        raise NotRecords(_TOO_DEEP) from None
+    except ValueError as error:
+        raise NotRecords(f"it is not JSON: {error}") from None
+
+
+def is_record_list(document: Any) -> bool:
+    """True for a list of objects, which is read as records."""
+    return isinstance(document, list) and all(isinstance(item, dict) for item in document)
+
+
 def _json_rows(text: str, file_format: RecordFormat) -> list[dict[str, str]]:
     if file_format is RecordFormat.JSON:
         document = parse_json(text, names_once=True) if text.strip() else []
-        if isinstance(document, list) and all(isinstance(item, dict) for item in document):
+        if is_record_list(document):
             _check_objects(len(document))
             return [_row(item) for item in document]
         return leaf_rows(document)
@@ -195,7 +213,10 @@ def _leaves(path: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
 
 
 def cell_text(value: Any) -> str:
-    """Return a value as JSON text with sorted names; numbers keep their spelling."""
+    """Return a value as JSON text with sorted names; numbers keep their spelling. Raises NotRecords."""
+    if isinstance(value, str):
+        text = render_json(value) if is_number(value) else _encode(value)
+        return text if text.isascii() or not _has_lone_surrogate(text) else render_json(value)
     text = render_json(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     if text.count("[") + text.count("{") > MAX_DEPTH:
         level = [value]

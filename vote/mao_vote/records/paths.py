@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from mao_shared.models.round import FieldRule
@@ -19,10 +20,11 @@ _ENTRY_STEP = re.compile(r"/\[[^/]*")
 _DEFAULT = FieldRule()
 
 
-def member_step(name: str) -> str:
-    """Return the step of an object's member in a path."""
+@lru_cache(maxsize=1 << 14)  # a document has few names, which are repeated in all its entries
+def member_steps(name: str) -> tuple[str, str]:
+    """Return the steps of an object's member in a path, and in a JSON pointer or a pattern."""
     step = escape_step(name)
-    return f"~2{step[1:]}" if step.startswith("[") else step
+    return f"~2{step[1:]}" if step.startswith("[") else step, step
 
 
 def leaf_pattern(path: str) -> str:
@@ -70,6 +72,8 @@ class NamedFields:
 
     def has(self, pointer: str, pattern: str, name: str) -> bool:
         """True if a value is named, itself and not only with what is around it."""
+        if not self:
+            return False
         is_named = name in self._steps or escape_step(name) in self._steps
         return is_named or pointer in self._pointers or pattern in self._pointers
 

@@ -23,10 +23,14 @@ from mao_shared.json_text import (
 )
 
 from .csv_text import strip_common_line_ends
+from .documents import Reader
 from .keys import Key
-from .load import BOM, RecordFormat
+from .load import BOM, RecordFormat, escape_step
+from .object_fields import top_field
+from .paths import unescape_step
 from .sources import SourceFile, take_over
 from .write_csv import csv_manner, write_csv
+from .write_nested import OBJECT, encodable, write_field
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -37,9 +41,16 @@ _MARKER = "\0"  # between the text before a record and the record; not allowed i
 _STYLE_BYTES = 10_000  # from which the spacing of a JSON file is inferred
 
 
-def _record(table: DataFrame, place: int) -> dict[str, Any]:
-    cells = table.row(place, named=True)
-    return {name: parse_json(text) for name, text in cells.items() if text is not None}
+def _record(table: DataFrame, place: int, nested: Reader | None) -> dict[str, Any]:
+    cells = {name: text for name, text in table.row(place, named=True).items() if text is not None}
+    inside = [name for name in cells if nested is not None and name.startswith("/")]
+    record = {name: parse_json(text) for name, text in cells.items() if name not in inside}
+    for name in sorted(inside, key=lambda name: name.count("/")):
+        around, (*steps, last) = record, map(unescape_step, name.split("/")[1:])
+        for step in steps:
+            around = around[step]
+        around[last] = parse_json(cells[name])
+    return record
 
 
 def _dump_styles(indent: int | str | None) -> Iterator[Dump]:
@@ -49,14 +60,23 @@ def _dump_styles(indent: int | str | None) -> Iterator[Dump]:
         )
 
 
-def _with_cells(table: DataFrame, piece: str, place: int, others: Mapping[str, str | None]) -> str:
-    """Return a record's text with the cells in `others` as decided; new fields are added at its end."""
+def _with_cells(
+    table: DataFrame, nested: Reader | None, piece: str, place: int, others: Mapping[str, str | None]
+) -> str:
+    """Return a record's text with the cells in `others` as decided; new fields are added at its end.
+
+    Args:
+        nested: reads the fields that are voted by what is inside, None if there are none.
+    """
     before, gap, text = piece.rpartition(_MARKER)
     spans = member_spans(text)
+    donors = {name: None if other is None else other.rpartition(_MARKER)[2] for name, other in others.items()}
     changes, removed, new = [], [], []
-    for name, other in others.items():
-        donor = None if other is None else other.rpartition(_MARKER)[2]
+    for name in dict.fromkeys(name if nested is None else top_field(name) for name in others):
+        donor = donors.get(name)
         cell = table[name][place] if name in table.columns else None
+        if nested is not None and cell == OBJECT:
+            cell, donor = _nested_cell(table, nested, text, place, donors, name), None
         if cell is None:
             removed.append(name)
         elif name not in spans:
@@ -64,18 +84,32 @@ def _with_cells(table: DataFrame, piece: str, place: int, others: Mapping[str, s
             new.append(member)
         else:
             begin, end = (0, 0) if donor is None else member_spans(donor)[name]
-            changes.append((spans[name], _encodable(cell if donor is None else donor[begin:end])))
+            changes.append((spans[name], encodable(cell if donor is None else donor[begin:end])))
     changed = replace_spans(text, changes)
     return before + gap + (with_members(changed, removed, new) if removed or new else changed)
 
 
-def _encodable(text: str) -> str:
-    """Escape unpaired surrogates, which UTF-8 cannot represent."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return render_json(parse_json(text))
-    return text
+def _nested_cell(
+    table: DataFrame,
+    nested: Reader,
+    model: str,
+    place: int,
+    donors: Mapping[str, str | None],
+    field: str,
+) -> str:
+    """Return the text of a field that was decided by what is inside, from the model's and the donors'."""
+    at = f"/{escape_step(field)}"
+    cells = {at: OBJECT}
+    for name in table.columns:
+        if name.startswith(f"{at}/") and (text := table[name][place]) is not None:
+            cells[name] = text
+    records = [
+        model,
+        *(text for name, text in donors.items() if text is not None and top_field(name) == field),
+    ]
+    spans = ((record, member_spans(record).get(field)) for record in dict.fromkeys(records))
+    texts = [record[slice(*span)] for record, span in spans if span is not None]
+    return write_field(cells, texts, nested, at)
 
 
 def _json_texts(
@@ -84,22 +118,26 @@ def _json_texts(
     key: Key,
     raw_texts: Callable[[SourceFile], list[str]],
     dump: Callable[[], Dump],
+    nested: Reader | None,
 ) -> list[str]:
     import polars
 
     def text_series(source: SourceFile) -> Series:
         return polars.Series(raw_texts(source), dtype=polars.String)
 
-    texts = take_over(table, sources, key, text_series, partial(_with_cells, table)).to_list()
+    texts = take_over(table, sources, key, text_series, partial(_with_cells, table, nested)).to_list()
     if None not in texts:
         return texts
     write = dump()
     return [
-        _encodable(write(_record(table, place))) if text is None else text for place, text in enumerate(texts)
+        encodable(write(_record(table, place, nested))) if text is None else text
+        for place, text in enumerate(texts)
     ]
 
 
-def write_json_lines(table: DataFrame, sources: Sequence[SourceFile], key: Key) -> bytes:
+def write_json_lines(
+    table: DataFrame, sources: Sequence[SourceFile], key: Key, nested: Reader | None = None
+) -> bytes:
     """Write one record per line; the text between the model's lines is kept."""
     model = sources[0].content
     pieces, tail = _line_pieces(model)
@@ -116,7 +154,7 @@ def write_json_lines(table: DataFrame, sources: Sequence[SourceFile], key: Key) 
 
         return max(_dump_styles(None), key=matches)
 
-    texts = [text.replace(_MARKER, "") for text in _json_texts(table, sources, key, raw_texts, dump)]
+    texts = [text.replace(_MARKER, "") for text in _json_texts(table, sources, key, raw_texts, dump, nested)]
     line_end = "\r\n" if pieces and pieces[0].endswith("\r\n") else "\n"
     lines = [text if text.endswith("\n") else text + line_end for text in texts]
     if lines and pieces and not pieces[-1].endswith("\n"):
@@ -139,12 +177,16 @@ def _line_pieces(content: bytes) -> tuple[list[str], str]:
     return [*pieces[:-1], pieces[-1].removesuffix("\n")], ""
 
 
-def write_json_list(table: DataFrame, sources: Sequence[SourceFile], key: Key) -> bytes:
+def write_json_list(
+    table: DataFrame, sources: Sequence[SourceFile], key: Key, nested: Reader | None = None
+) -> bytes:
     """Write a list of objects with the spacing of the model."""
     text = sources[0].content.decode("utf-8-sig")
     spans = element_spans(text) if text.strip() else []
     if not spans:
-        return _write_whole([_record(table, place) for place in range(table.height)], sources[0].content)
+        return _write_whole(
+            [_record(table, place, nested) for place in range(table.height)], sources[0].content
+        )
 
     def raw_texts(source: SourceFile) -> list[str]:
         other = source.content.decode("utf-8-sig")
@@ -158,7 +200,7 @@ def write_json_list(table: DataFrame, sources: Sequence[SourceFile], key: Key) -
             gap + _MARKER + other[begin:end] for gap, (begin, end) in zip(["", *before], spans, strict=True)
         ]
 
-    texts = _json_texts(table, sources, key, raw_texts, lambda: _element_dump(text, spans[0][0]))
+    texts = _json_texts(table, sources, key, raw_texts, lambda: _element_dump(text, spans[0][0]), nested)
     first, *more = spans
     default_gap = text[first[1] : more[0][0]] if more else "," + text[text.index("[") + 1 : first[0]]
     parts = [text.rpartition(_MARKER) for text in texts]
@@ -215,7 +257,7 @@ def write_document(leaves: Mapping[str, str], rebuilt: Callable[[], Any], conten
             if pointer in spans_there
         )
         raw = next((raw for raw in raws if same_json(raw, decided)), None)
-        changes.append(((begin, end), _encodable(decided if raw is None else raw)))
+        changes.append(((begin, end), encodable(decided if raw is None else raw)))
     mark = BOM if contents[base].startswith(BOM) else b""
     changed = replace_spans(model, changes)
     return mark + (changed if len(leaves) == len(spans) else without_leaves(changed, leaves)).encode()
@@ -232,16 +274,26 @@ def _write_whole(document: Any, model: bytes) -> bytes:
         (dump for dump in _dump_styles(indent) if dump(previous) == body), partial(render_json, indent=2)
     )
     mark = BOM if model.startswith(BOM) else b""
-    return mark + (_encodable(dump(document)) + (text[len(body) :] if body else "\n")).encode()
+    return mark + (encodable(dump(document)) + (text[len(body) :] if body else "\n")).encode()
 
 
-def write_like(table: DataFrame, sources: Sequence[SourceFile], file_format: RecordFormat, key: Key) -> bytes:
-    """Write records in the style of the first source, the model, reusing the bytes of all sources."""
+def write_like(
+    table: DataFrame,
+    sources: Sequence[SourceFile],
+    file_format: RecordFormat,
+    key: Key,
+    nested: Reader | None = None,
+) -> bytes:
+    """Write records in the style of the first source, the model, reusing the bytes of all sources.
+
+    Args:
+        nested: reads the fields that are voted by what is inside (object_fields.py); None if there are none.
+    """
     if file_format.tabular:
         return write_csv(table, sources, file_format, key)
     if file_format is RecordFormat.JSON_LINES:
-        return write_json_lines(table, sources, key)
-    return write_json_list(table, sources, key)
+        return write_json_lines(table, sources, key, nested)
+    return write_json_list(table, sources, key, nested)
 
 
 def text_style(content: bytes, file_format: RecordFormat, table: DataFrame) -> Hashable:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from mao_shared.json_text import Part, join_parts, parse_json, parse_parts, render_json
 
-from .documents import Layout, Place, Reader, find_places
+from .documents import Layout, Place, Reader, find_places, iter_leaves
 from .load import BOM, escape_step
 from .paths import NamedFields
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
+OBJECT = "{}"
 _WHOLE = Layout()
 
 
@@ -28,11 +29,14 @@ class NestedText:
     Args:
         layout: of a document; without it, lists are values.
         at: the path of the value itself, if it is inside of something.
+        table: of the document, if it is known.
     """
 
-    def __init__(self, text: str, reader: Reader, layout: Layout = _WHOLE, at: str = "") -> None:
+    def __init__(
+        self, text: str, reader: Reader, layout: Layout = _WHOLE, at: str = "", table: DataFrame | None = None
+    ) -> None:
         self.text = cut_text(text, reader.ignored, at)
-        self._reader, self._layout, self._at = reader, layout, at
+        self._reader, self._layout, self._at, self._table = reader, layout, at, table
 
     @cached_property
     def places(self) -> dict[str, Place]:
@@ -42,6 +46,8 @@ class NestedText:
     @cached_property
     def leaves(self) -> dict[str, str]:
         """The texts by which values are compared, by path."""
+        if self._table is not None:
+            return {path: text for path, text in iter_leaves(self._table) if text is not None}
         places = self.places.items()
         return {path: self._reader.text(place) for path, place in places if place.kind == "value"}
 
@@ -66,12 +72,12 @@ class NestedText:
         part = self._parts[self.places[path].pointer]
         return self.text[part.begin : part.end]
 
-    def has_inside(self, path: str) -> bool | None:
-        """True for an object or list with members or entries, False for an empty one, None for others."""
+    def can_write(self, path: str, *, full: bool) -> bool:
+        """True if an object or list is at a path, and not an empty one if it shall be `full`."""
         place = self.places.get(path)
         if place is None or place.kind == "value" or place.is_blank:
-            return None
-        return bool(place.value)
+            return False
+        return bool(place.value) or not full
 
 
 def cut_text(text: str, ignored: NamedFields, at: str = "") -> str:
@@ -106,7 +112,8 @@ def write_nested(rows: Iterable[tuple[str, str | None]], sources: Sequence[Neste
     """Return the text of a value that was decided place by place.
 
     Args:
-        rows: path and text of each place in the result, in order; the text is None for objects and lists.
+        rows: path and text of each place in the result, in order; the text is None for objects and lists, or
+            `{}` for objects.
         sources: the versions, those first whose spaces are preferred.
         at: the path of the value itself.
     """
@@ -120,20 +127,20 @@ def write_nested(rows: Iterable[tuple[str, str | None]], sources: Sequence[Neste
 
 def write_nested_file(result: DataFrame, sources: Sequence[NestedText], model: bytes) -> bytes:
     """Write a document from its table, with the text of the model before and after it."""
-    rows = ((path, value if changes is None else changes) for path, value, changes in result.iter_rows())
     text = model.decode("utf-8-sig")
     whole = parse_parts(text)
     mark = BOM if model.startswith(BOM) else b""
-    return mark + (text[: whole.begin] + write_nested(rows, sources) + text[whole.end :]).encode()
+    return (
+        mark + (text[: whole.begin] + write_nested(iter_leaves(result), sources) + text[whole.end :]).encode()
+    )
 
 
 def _write_place(
     path: str, texts: Mapping[str, str | None], inside: Mapping[str, list[str]], sources: Sequence[NestedText]
 ) -> str:
     decided = texts[path]
-    if decided is None:
-        known = [(source, has) for source in sources if (has := source.has_inside(path)) is not None]
-        model = next((source for source, has in known if has or path not in inside), None)
+    if decided in (None, OBJECT):
+        model = next((source for source in sources if source.can_write(path, full=path in inside)), None)
         if model is not None:
             return _write_inside(path, model, texts, inside, sources)
     for source in sources:
@@ -168,3 +175,20 @@ def encodable(text: str) -> str:
     except UnicodeEncodeError:
         return render_json(parse_json(text))
     return text
+
+
+def write_field(cells: Mapping[str, str], texts: Sequence[str], reader: Reader, at: str) -> str:
+    """Return the text of a record's field that was voted by what is inside.
+
+    Args:
+        cells: JSON pointer and text of each place inside, and of the field itself.
+        texts: the field in the versions; the members are written in the order of the first one.
+        at: the pointer of the field.
+    """
+    sources = [NestedText(text, reader, at=at) for text in texts]
+    rows = {pointer.replace("/[", "/~2"): text for pointer, text in cells.items()}
+    order = {
+        path: place for place, path in enumerate(dict.fromkeys(p for one in sources for p in one.places))
+    }
+    ordered = sorted(rows, key=lambda path: order.get(path, len(order)))
+    return write_nested(((path, rows[path]) for path in ordered), sources, at)
