@@ -16,7 +16,7 @@ from types import CodeType
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 STARTERS = {
     "Engine": {"docker"},
@@ -47,13 +47,15 @@ NEEDS = ("docker", "etcd", "sshd", "lfs", "browser", "evidence", "compose", "e2e
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In fast runs, use fewer examples of hypothesis, unless a test sets its number, and one polars thread.
+    """Let hypothesis limit no time, since the machine may be busy.
 
-    The tables of tests are small: threads of polars only take time from each other and from other workers.
+    In fast runs, use fewer examples, unless a test sets its number, and one polars thread: tables are small,
+    so that more threads only take time from each other and from other workers.
     """
-    settings.register_profile("fast", max_examples=20)
+    settings.register_profile("all", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("fast", settings.get_profile("all"), max_examples=20)
+    settings.load_profile("fast" if config.option.markexpr == "fast" else "all")
     if config.option.markexpr == "fast":
-        settings.load_profile("fast")
         os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 
