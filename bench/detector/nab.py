@@ -65,9 +65,12 @@ def read(folder: Path, groups: Sequence[str]) -> list[LabelledSeries]:
             continue
         with (folder / "data" / name).open(newline="") as file:
             points = [
-                (datetime.fromisoformat(row["timestamp"]), float(row["value"])) for row in csv.DictReader(file)
+                (datetime.fromisoformat(row["timestamp"]), float(row["value"]))
+                for row in csv.DictReader(file)
             ]
-        windows = [(datetime.fromisoformat(begin), datetime.fromisoformat(end)) for begin, end in labels[name]]
+        windows = [
+            (datetime.fromisoformat(begin), datetime.fromisoformat(end)) for begin, end in labels[name]
+        ]
         found.append(LabelledSeries(name, points, windows))
     return found
 
