@@ -14,8 +14,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-
 from bench.detector.made_up import points, poisson
+
 from mao_vote.detector import MAX_VALUES, Detector
 
 _PLACES = [parent / "shared/data/dockerhub-series/dockerhub_merged.csv" for parent in Path(__file__).parents]
