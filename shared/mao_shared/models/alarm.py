@@ -63,8 +63,8 @@ class Series(Record):
 class RoundSpike(Record):
     """A spike of a metric in a round: of one node, of all nodes, or of all nodes but those that lag behind.
 
-    `value` and `expected` are for ground truth, `values` for each of `nodes`. `reason`: what the expected value
-    comes from, of ground truth or of the node if only one spikes.
+    `value` and `expected` are for ground truth, `values` for each of `nodes`. `reason`: what the
+    expected value comes from, of ground truth or of the node if only one spikes.
     """
 
     metric: str
