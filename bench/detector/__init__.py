@@ -1,4 +1,4 @@
-"""How often the detector alarms where nothing is known to be wrong, and how much it finds, beside other rules.
+"""How often the detector alarms where nothing is known to be wrong, and how much it finds.
 
 The constants were tuned on the 24 NAB series, on the made-up series with seeds below 10 and on the Docker Hub
 series. Reported as held back are the other NAB series and made-up series with other seeds.

@@ -143,7 +143,7 @@ def test_series_production_judges_the_real_series_as_the_detector_does() -> None
             series, judgement = with_point(series, f"run-{number}", BEGIN, value)
             found.append(judgement.verdict != "accepted")
         assert found == played(values)[1]
-        assert judge(series.points[:-1], values[-1]) == judgement
+        assert judge(series.points[:-1], values[-1], BEGIN) == judgement
 
 
 @pytest.mark.parametrize(

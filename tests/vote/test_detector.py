@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import copy
 import csv
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
 import pytest
+from bench.detector.made_up import points, poisson
 
-from mao_vote.detector import Detector
+from mao_vote.detector import MAX_VALUES, Detector
 
 _PLACES = [parent / "shared/data/dockerhub-series/dockerhub_merged.csv" for parent in Path(__file__).parents]
 HUB = next((place for place in _PLACES if place.exists()), None)
+MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 FIRST = 20  # position of the first spike
 ECHO = 5  # values after a spike that are looked at for alarms which it caused
 real = pytest.mark.skipif(
@@ -46,7 +49,10 @@ def test_detector_few_values_give_a_provisional_band() -> None:
     detector = Detector()
     first, second = detector.see(100), detector.see(124)
     assert (first.expected, first.provisional) == (None, True)
-    assert (second.verdict, second.band, second.provisional) == ("accepted", 25, True)
+    assert (second.verdict, second.provisional) == ("accepted", True)
+    detector = Detector()
+    detector.see(100.5)
+    assert detector.see(124.5).band == 0.25 * 100.5  # no count
 
 
 @pytest.mark.parametrize("values", [[0.0] * 8, [-5.0] * 8, [1e308] * 8, [-1e-308] * 8])
@@ -73,6 +79,96 @@ def test_detector_after_zeros_values_that_vary_widely_are_a_level_too() -> None:
     assert verdicts(*[0] * 5, 50, -50, 50)[5:] == ["spike"] * 3
 
 
+def alarms(values: list[float], step: timedelta | None = None) -> int:
+    detector = Detector()
+    times = [None if step is None else MONDAY + step * at for at in range(len(values))]
+    return sum(detector.see(value, time).alarming for value, time in zip(values, times, strict=True))
+
+
+@pytest.mark.parametrize("factor", [1e-6, 0.5, 3.0, 1e9, -1.0, -7.5])
+@pytest.mark.parametrize("seed", range(5))
+def test_detector_verdicts_do_not_depend_on_the_unit(factor: float, seed: int) -> None:
+    random = Random(seed)
+    values = [100.25 + random.gauss(0, 10) + (80 if at in (60, 90, 91) else 0) for at in range(150)]
+    assert verdicts(*(factor * value for value in values)) == verdicts(*values)
+
+
+@pytest.mark.parametrize("offset", [-20.0, 5.0, 40.0])
+def test_detector_verdicts_do_not_depend_on_the_zero_where_noise_is_large(offset: float) -> None:
+    random = Random(1)
+    values = [0.25 + random.gauss(0, 10) for _ in range(40)] + [200.25, 0.25, -150.25, 0.25]
+    shifted = [value + offset for value in values]
+    assert verdicts(*shifted)[-4:] == verdicts(*values)[-4:] == ["spike", "accepted"] * 2
+
+
+@pytest.mark.parametrize("size", [0.5, 100.0, -3000.0])
+@pytest.mark.parametrize("before", [20, 50, 300])
+def test_detector_one_spike_of_any_size_leaves_no_echo_and_hides_none(size: float, before: int) -> None:
+    random = Random(before)
+    calm = [100.25 + random.uniform(-1, 1) for _ in range(before)]
+    after = [100.25 + random.uniform(-1, 1) for _ in range(30)]
+    found = verdicts(*calm, 100 + 100 * size, *after, 100 + 100 * size)
+    assert found[before:] == ["spike"] + ["accepted"] * 30 + ["spike"]
+
+
+@pytest.mark.parametrize("mean", [0.05, 0.3, 1, 2, 5, 12, 40])
+def test_detector_counts_vary_by_chance(mean: float) -> None:
+    series = [
+        points(timedelta(hours=1), 500, lambda random, _: poisson(random, mean), s) for s in range(50, 60)
+    ]
+    assert sum(alarms([value for _, value in one]) for one in series) <= 10 * 5
+    detector = Detector()
+    for _, value in series[0]:
+        detector.see(value)
+    assert detector.see(10 * mean + 40).verdict == "spike"
+
+
+@pytest.mark.parametrize("weekend", [0.0, 40.0, 300.0])
+@pytest.mark.parametrize(("step", "count"), [(timedelta(days=1), 400), (timedelta(hours=1), 1500)])
+def test_detector_weekends_are_expected_and_a_missing_one_is_not(
+    weekend: float, step: timedelta, count: int
+) -> None:
+    random = Random(7)
+    times = [MONDAY + step * at for at in range(count)]
+    values = [(100 if time.weekday() < 5 else weekend) + random.gauss(0, 3) for time in times]
+    assert alarms(values, step) <= count / 100
+    detector = Detector()
+    for time, value in zip(times, values, strict=True):
+        detector.see(value, time)
+    assert detector.see(2000.0, times[-1] + step).verdict == "spike"
+
+
+def test_detector_series_wider_than_its_start_is_learnt() -> None:
+    random = Random(3)
+    values = [100 + random.gauss(0, 1) for _ in range(50)] + [100 + random.gauss(0, 30) for _ in range(500)]
+    assert alarms(values) <= 15
+
+
+def test_detector_says_what_it_expects_from_what() -> None:
+    detector = Detector()
+    seen = [detector.see(100.5, MONDAY + timedelta(hours=at)) for at in range(10)]
+    assert seen[0].reason == ""
+    assert seen[2].reason == "as the last 2 accepted values; the band is a guess from few values"
+    spike = detector.see(200.0, MONDAY)
+    assert spike.reason == "as the last 3 accepted values; the band is the smallest share of it"
+
+
+@pytest.mark.parametrize("kind", ["daily", "hourly"])
+def test_detector_remembers_no_more_than_the_points_that_are_kept(kind: str) -> None:
+    step = timedelta(days=1) if kind == "daily" else timedelta(hours=1)
+    random = Random(5)
+    times = [MONDAY + step * at for at in range(MAX_VALUES + 300)]
+    values = [(100 if time.weekday() < 5 else 40) + random.gauss(0, 3) for time in times]
+    whole, kept = Detector(), Detector()
+    for at, (time, value) in enumerate(zip(times, values, strict=True)):
+        whole.see(value, time)
+        if at >= 300:
+            kept.see(value, time)
+    next_time = times[-1] + step
+    one, other = whole.see(101.0, next_time), kept.see(101.0, next_time)
+    assert one.verdict == other.verdict == "accepted"
+
+
 def hub() -> list[list[float]]:
     assert HUB is not None
     with HUB.open() as file:
@@ -93,7 +189,7 @@ def played(series: list[float]) -> tuple[list[Detector], list[bool]]:
 def test_detector_false_alarms_on_a_real_series() -> None:
     alarms = [alarm for series in hub() for alarm in played(series)[1][2:]]
     assert len(alarms) == 2277
-    assert 1000 * sum(alarms) / len(alarms) <= 16
+    assert 1000 * sum(alarms) / len(alarms) <= 13.2
 
 
 @real
@@ -112,6 +208,8 @@ def test_detector_recall_and_echo_on_a_real_series() -> None:
                 )
         recall[change] = sum(hits) / len(hits)
     print("recall", recall, "echo", sum(echoes) / len(echoes))
-    assert min(recall[0.1], recall[-0.1]) >= 0.81
-    assert min(recall[0.5], recall[-0.5]) >= 0.99
-    assert sum(echoes) / len(echoes) <= 0.05
+    assert recall[0.1] >= 0.843
+    assert recall[-0.1] >= 0.837
+    assert recall[0.5] >= 0.996
+    assert recall[-0.5] == 1
+    assert sum(echoes) / len(echoes) <= 0.033

@@ -4,15 +4,15 @@ A value is expected from several references: the last accepted values, a longer 
 same hour or weekday. The one that was nearest to the series so far is used. The band around it is as wide as
 the noise and the farthest of the last distances require.
 
-Every value teaches the band, also a flagged one, or a series wider than its start would be flagged for ever. So
-that one spike does not hide the next, a flagged value counts as if it were just outside the band, and as
+Every value teaches the band, also a flagged one, or a series wider than its start would be flagged for ever.
+So that one spike does not hide the next, a flagged value counts as if it were just outside the band, and as
 farther only if flagged values are frequent. Flagged values are kept out of the reference of last values, so
 that a spike raises no alarm for each value after it. Several flagged values in a row that agree with one
 another are a new level and become that reference. So do several on a much larger scale than all before, for
 instance after a start of zeros, even if they do not agree.
 
-The largest of the last n distances bounds the share of alarms to about 1 in n for any distribution, as long as
-the series stays as it is (conformal anomaly detection: Laxhammar and Falkman, 2010).
+The largest of the last n distances bounds the share of alarms to about 1 in n for any distribution, as long
+as the series stays as it is (conformal anomaly detection: Laxhammar and Falkman, 2010).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COLD_SHARE = 0.25  # band as a share of the reference while there are few distan
 MIN_SHARE = 0.025  # smallest band as a share of the reference
 SMALL_SHARE = 0.5  # n distances may be too equal by chance, so the share is larger by this / n
 SIGMAS = 2.0  # width of the band in standard deviations
-SMALL_SAMPLE = 12.5  # the noise of n distances is uncertain, so the band is wider by this / (n - 1)
+SMALL_SAMPLE = 12.7  # the noise of n distances is uncertain, so the band is wider by this / (n - 1)
 RARE = 2.0  # the farthest of n distances is seen too rarely, so the band is wider by this / n
 RARE_SEASON = 10.0  # the same for a season, which comes from few days
 LESSON = 1.5  # distance in bands as which a flagged value counts at most
@@ -56,19 +56,19 @@ Verdict = Literal["accepted", "spike", "repeated", "level-shift"]
 Reference = Literal["last", "window", "hour", "weekday", "hour-of-week"]
 Bound = Literal["few", "noise", "farthest", "share", "count"]
 _SEASONAL = ("hour", "weekday", "hour-of-week")
-_REFERENCES = {
-    "last": "the last accepted values",
-    "window": "the last {} values",
-    "hour": "the same hour of {} days before",
-    "weekday": "the same weekday of {} weeks before",
-    "hour-of-week": "the same weekday and hour of {} weeks before",
+_REFERENCES: dict[Reference, str] = {
+    "last": "as the last {} accepted values",
+    "window": "as the last {} values",
+    "hour": "as at this hour on {} days before",
+    "weekday": "as on this weekday in {} weeks before",
+    "hour-of-week": "as at this hour and weekday in {} weeks before",
 }
-_BOUNDS = {
-    "few": "a guess, since there are few values",
-    "noise": f"{SIGMAS:g} standard deviations of the last distances from it",
-    "farthest": "the farthest that one of the last {} values was from it",
-    "share": f"{100 * MIN_SHARE:g} % of it, the smallest band",
-    "count": "what chance allows for so small a count",
+_BOUNDS: dict[Bound, str] = {
+    "few": "the band is a guess from few values",
+    "noise": "the band is the noise of the last {} values",
+    "farthest": "the band is the farthest that any of the last {} values was away",
+    "share": "the band is the smallest share of it",
+    "count": "the band is what chance allows for so small a count",
 }
 
 
@@ -76,10 +76,10 @@ _BOUNDS = {
 class Judgement:
     """The verdict on one value. The accepted range is `expected` ± `band`; both are None for the first value.
 
-    `repeated`: flagged like the previous value, on the same side and not farther, so it raises no second alarm.
+    `repeated`: flagged, and like the previous value or nearer on its side, so it raises no second alarm.
     `level-shift`: the last of several flagged values that agree or are on another scale; it is accepted as
     the new level. `provisional`: the band is a guess, since few distances are known. `reason`: what the
-    expected value and the band come from, in one clause; empty for the first value.
+    expected value and the band come from, in words; empty for the first value.
     """
 
     verdict: Verdict
@@ -194,8 +194,10 @@ class Detector:
         """Return the range around a reference, which comes from `size` values or days."""
         distances = self._distances.get(name, [])
         offset, band, bound = self._band(name, reference, distances)
-        number = min(len(distances), MAX_SCORED if name in _SEASONAL else MAX_DISTANCES)
-        reason = f"{_REFERENCES[name].format(size)} give or take {_BOUNDS[bound].format(number)}"
+        number = min(
+            len(distances), WINDOW if bound == "noise" else MAX_SCORED if name in _SEASONAL else MAX_DISTANCES
+        )
+        reason = f"{_REFERENCES[name].format(size)}; {_BOUNDS[bound].format(number)}"
         return _Range(reference + offset, band, bound, reason)
 
     def _band(self, name: Reference, reference: float, distances: list[float]) -> tuple[float, float, Bound]:
@@ -213,10 +215,9 @@ class Detector:
             SIGMAS * (1 + SMALL_SAMPLE / (len(recent) - 1)) * sigma
         )  # the noise of few values is itself uncertain
         share = MIN_SHARE + SMALL_SHARE / len(distances)
-        # What is constant for most of the time shows rarely how far it goes.
-        kept = MAX_SCORED if name in _SEASONAL or not sigma else MAX_DISTANCES
         rare = RARE_SEASON if name in _SEASONAL else RARE
-        distances = distances[-kept:]
+        # What is constant for most of the time shows rarely how far it goes.
+        distances = distances[-(MAX_DISTANCES if sigma and name not in _SEASONAL else MAX_SCORED) :]
         farthest = (1 + rare / len(distances)) * max(abs(distance - offset) for distance in distances)
         bounds: list[tuple[float, Bound]] = [
             (share * size, "share"),
@@ -229,7 +230,7 @@ class Detector:
 
     def _verdict(self, value: float, range_: _Range) -> Verdict:
         run = [*self._flagged, value]
-        # The flagged values have taught the band, so whether they are a level is judged by the one before them.
+        # The flagged values have taught the band, so the one before them says whether they are a level.
         calm = range_ if self._calm is None or not self._flagged else self._calm
         is_other_scale = len(run) >= SHIFT_VALUES and _is_beyond(run[-SHIFT_VALUES:], calm.scale)
         if range_.holds(value) and not is_other_scale:
@@ -246,7 +247,8 @@ class Detector:
         self, value: float, range_: _Range, verdict: Verdict, references: dict[Reference, float]
     ) -> None:
         """Add the value's distances from the references, and make a new level the reference."""
-        is_frequent = self._position - self._last_flagged <= FREQUENT_VALUES
+        is_start = self._position < MIN_WINDOW  # among so few values, two are not frequent
+        is_frequent = not is_start and self._position - self._last_flagged <= FREQUENT_VALUES
         if verdict != "accepted":
             self._last_flagged = self._position
         if verdict == "level-shift":
@@ -316,7 +318,7 @@ def _count_band(values: list[float]) -> float:
 
 
 def _poisson_band(mean: float) -> float:
-    """Return the distance above the mean of a Poisson distribution that is `COUNT_SIGMAS` standard deviations.
+    """Return how far above its mean `COUNT_SIGMAS` standard deviations of a Poisson distribution are.
 
     Its square root is nearly normal with a standard deviation of 1/2 (Anscombe, 1948).
     """

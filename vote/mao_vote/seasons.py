@@ -1,7 +1,8 @@
 """Remembers what a series was at the same hour or weekday before. Pure.
 
-A season is a property of a time at which values may resemble one another, such as its hour. The value expected
-from a season is the median over earlier days, each with the mean of its values that share the property.
+A season is a property of a time at which values may resemble one another, such as its hour. The value
+expected from a season is the median over earlier days, each with the mean of its values that share the
+property.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Spike:
 
     `whose` is `node` if these nodes spike and ground truth does not, `consensus` if ground truth spikes (with
     the nodes that spike too), `lagging` if ground truth spikes and these nodes have a value that does not.
-    `reason`: what the expected value and the band of ground truth come from, or of the node if only one spikes.
+    `reason`: what the expected value of ground truth comes from, or of the node if only one spikes.
     """
 
     tick: int
