@@ -50,9 +50,13 @@ def lists(files: int) -> list[TruthSet]:
             rounds = [list_round(nodes, edit, rng) for _ in range(files)]
             name = f"list of objects {about}{key}"
             sets.append(TruthSet(name, rounds, definition, path="a.json", goal=0.99))
-    rng = rng_of("set of tags")
-    rounds = [tags_round(rng) for _ in range(files)]
-    sets.append(TruthSet("list of tags in another order, one more at one node", rounds, path="a.json"))
+    as_set = VoteDefinition(files=[FileRule(fields={"/tags": FieldRule(type="set")})])
+    for definition, key in ((VoteDefinition(), ", set not declared"), (as_set, ", set declared")):
+        rng = rng_of("set of tags")
+        rounds = [tags_round(rng) for _ in range(files)]
+        name = f"list of tags in another order at each of 5 nodes, one more at one{key}"
+        floors = ("plurality",) if definition is as_set else ()  # else a list is one value, and all differ
+        sets.append(TruthSet(name, rounds, definition, path="a.json", floors=floors))
     return sets
 
 
