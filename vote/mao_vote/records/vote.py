@@ -18,7 +18,7 @@ from mao_shared.models.round import FieldRule, FileRule
 from .align import Aligned, Version, ordered_places, row_order
 from .ballots import COMPUTED, Judge, apply_judge, decide_cells
 from .documents import PATH
-from .fields import FieldType, infer_field, parse_values
+from .fields import FieldType, infer_field, is_observed, parse_values
 from .keys import Key
 from .measures import Noise, estimate_noise, unwrapped
 from .numbers import numbers
@@ -444,8 +444,7 @@ class Answered:
         if self._masks is None:
             vote, masks = self._vote, []
             for version, column in zip(vote.voted.versions, vote.columns, strict=True):
-                parsed = parse_values(column, self._kind, is_json=vote.rules.is_json)
-                is_value = parsed["number"].is_not_null() | parsed["word"].is_not_null()
+                is_value = is_observed(column, self._kind, is_json=vote.rules.is_json)
                 masks.append(is_value & vote.has_record(version) & vote.kept)
             absent = polars.repeat(value=False, n=vote.aligned.keys.height, eager=True)
             known = dict(zip(vote.voted.versions, masks, strict=True))
