@@ -202,6 +202,12 @@ class _Question:
             silent |= {node: f"its file does not count: {why}" for node, why in described.abstained.items()}
         return silent
 
+    def is_observation(self, text: str | None) -> bool:
+        """True if a value counts as an observation; the cell is known to have at most one other value."""
+        declared = self.evidence.definition.rule_for(self.file).fields
+        rule = records.field_rule(declared, self.field, declared.get("*"))
+        return rule.missing_is_value or (text is not None and records.may_be_observed(text, rule.missing))
+
     def explanation(self, cell: ContestedCell, words: str, silent: dict[str, str]) -> Explanation:
         fields = {name: getattr(cell, name) for name in ContestedCell.model_fields}
         return Explanation(
@@ -219,6 +225,13 @@ class _Question:
         """Explain a cell that is not listed as contested."""
         value, evidence, silent = self.value_at(self.decided.commit), self.evidence, self.silent()
         words = _REASONS["unanimous"]
+        voters = [node for node in evidence.votes if node not in silent]
+        values, observed = dict.fromkeys(voters, value), None
+        if self.described is not None and evidence.rules > 3:
+            values |= {node: self.value_or_id(evidence.commits[node]) for node in voters}
+            observed = sum(self.is_observation(text) for text in values.values())
+            if observed < len(voters):
+                words = f"all nodes that observed it ({observed} of {len(voters)}) have this value"
         if self.described is None:
             words = f"all {len(evidence.votes)} nodes that voted have the same file, which was not parsed"
         elif evidence.cells > evidence.cells_listed:
@@ -230,10 +243,11 @@ class _Question:
             file=self.file,
             key=list(self.keys[-1]),
             field=self.field,
-            values={node: value for node in evidence.votes if node not in silent},
+            values=values,
             chosen=value,
             why="unanimous",
             contested=False,
+            observed=observed,
         )
         return self.explanation(cell, words, silent)
 

@@ -17,6 +17,7 @@ from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
 from .compare import RowChange, TableDiff, compare
 from .documents import Layout, Reader, empty_leaves, leaf_table, plan_layout, vote_places
 from .field_summary import summarize_document, summarize_table
+from .field_type import may_be_observed
 from .key_inference import choose_key, vote_key
 from .keys import POSITION, Key, find_record, has_key, same_text
 from .load import (
@@ -99,6 +100,7 @@ __all__ = [
     "leaf_table",
     "load",
     "load_json_document",
+    "may_be_observed",
     "number_records",
     "ordered_places",
     "pack_records",

@@ -65,6 +65,12 @@ class FieldType:
         return self.kind in MEASURES
 
 
+def may_be_observed(text: str, declared: Iterable[str]) -> bool:
+    """True if a text is a value in some kind of field; a JSON string counts as what it contains."""
+    content = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+    return content.strip() not in NOT_A_MEASURE | set(declared)
+
+
 def find_missing(
     kind: FieldKind, seen: Iterable[str], declared: Iterable[str]
 ) -> tuple[tuple[str, ...], list[str]]:

@@ -170,7 +170,10 @@ class _Partition:
 
 
 class _Learner:
-    """The disputed cells of a field, prepared once: candidates have numbers in the order of their values."""
+    """The disputed cells of a field, prepared once: candidates have numbers in the order of their values.
+
+    `ballots`: cell, candidate, version, nodes, and `cells`, the number of cells that are like this one.
+    """
 
     def __init__(
         self, disputed: DataFrame, versions: Sequence[Version], answered: Sequence[Series], noise: Noise
@@ -183,8 +186,12 @@ class _Learner:
             .select("cell", "candidate", "version", "nodes")
             .sort("candidate", "version")
         )
-        self.candidates = candidates.select("cell", "candidate")
         self.near = self._pairs(candidates, noise) if noise.groups else None
+        if self.near is None:
+            self.ballots = _patterns(self.ballots)
+        else:
+            self.ballots = self.ballots.with_columns(cells=polars.lit(1, polars.Int64))
+        self.candidates = self.ballots.select("cell", "candidate").unique()
         self.is_disputed = _mask(answered[0].len(), disputed["cell"].unique())
 
     @staticmethod
@@ -255,7 +262,8 @@ class _Learner:
                 .agg(chance=polars.col("amount").sum().clip(upper_bound=VOICE))
             )
         taught = cast.filter(polars.col("answering") >= MIN_FAMILIES).join(chance, on="candidate")
-        counts = taught.group_by("version").agg(right=polars.col("chance").sum(), cells=polars.len())
+        cells = polars.col("cells")
+        counts = taught.group_by("version").agg(right=(polars.col("chance") * cells).sum(), cells=cells.sum())
         known = {version: (right, cells) for version, right, cells in counts.iter_rows()}
         unanimous = self._unanimous(partition)
         records = []
@@ -289,7 +297,7 @@ class _Learner:
         elif self.near is not None:
             agreeing = self.near.select("candidate", chosen="other")
             wrong = wrong.join(agreeing, on=["candidate", "chosen"], how="anti")
-        errors = dict(wrong.group_by("version").len().iter_rows())
+        errors = dict(wrong.group_by("version").agg(polars.col("cells").sum()).iter_rows())
         for version, count in sorted(errors.items()):
             nodes = self.versions[version].nodes
             if len(nodes) > 1 and count >= MIN_SHARED_ERRORS and count >= SHARED_ERRORS * (1 + count):
@@ -299,13 +307,13 @@ class _Learner:
             polars.col("version").is_in(
                 sorted(v for v, count in errors.items() if count >= MIN_SHARED_ERRORS)
             )
-        ).select("candidate", "version")
+        ).select("candidate", "version", "cells")
         pairs = (
-            often.join(often.rename({"version": "second"}), on="candidate")
+            often.join(often.select("candidate", second="version"), on="candidate")
             .filter(polars.col("version") < polars.col("second"))
             .group_by("version", "second")
-            .len()
-            .filter(polars.col("len") >= MIN_SHARED_ERRORS)
+            .agg(polars.col("cells").sum())
+            .filter(polars.col("cells") >= MIN_SHARED_ERRORS)
             .sort("version", "second")
         )
         if pairs.is_empty():
@@ -326,11 +334,10 @@ class _Learner:
                 partition.join(self.versions[one].nodes[0], self.versions[other].nodes[0], shared, either)
 
     def _wide(self, wrong: DataFrame, involved: Sequence[int]) -> DataFrame:
-        """Return a row per disputed cell: each version's candidate `c<version>`, and whether it is wrong."""
+        """Return a row per kind of disputed cell: each version's candidate `c…`, and `w…` if it is wrong."""
         import polars
 
-        cells = self.ballots.select("cell").unique().sort("cell")
-        table = cells
+        table = self.ballots.group_by("cell").agg(polars.col("cells").first()).sort("cell")
         for version in involved:
             own = self.ballots.filter(polars.col("version") == version).select("cell", "candidate")
             of_version = wrong.filter(polars.col("version") == version).select("candidate")
@@ -346,11 +353,31 @@ def _pair_counts(one: int, other: int) -> tuple[Expr, Expr, Expr]:
     first, second = polars.col(f"c{one}"), polars.col(f"c{other}")
     both = first.is_not_null() & second.is_not_null()
     either = polars.col(f"w{one}").fill_null(value=False) | polars.col(f"w{other}").fill_null(value=False)
+    cells = polars.col("cells")
     return (
-        both.sum().alias(f"{one} {other} both"),
-        (first == second).sum().alias(f"{one} {other} same"),
-        (both & either).sum().alias(f"{one} {other} either"),
+        cells.filter(both).sum().alias(f"{one} {other} both"),
+        cells.filter((first == second).fill_null(value=False)).sum().alias(f"{one} {other} same"),
+        cells.filter(both & either).sum().alias(f"{one} {other} either"),
     )
+
+
+def _patterns(ballots: DataFrame) -> DataFrame:
+    """Return the ballots of one cell for each way in which versions agree with one another.
+
+    What is learnt depends on nothing else, and few nodes have few ways. `cells`: how many cells are like it.
+    """
+    import polars
+
+    leader = polars.col("version").min().over("candidate")
+    patterns = (
+        ballots.with_columns(mark=polars.concat_str("version", leader, separator=":"))
+        .sort("cell", "version")
+        .group_by("cell", maintain_order=True)
+        .agg(polars.col("mark").str.join(" "))
+        .group_by("mark", maintain_order=True)
+        .agg(polars.col("cell").min(), cells=polars.len().cast(polars.Int64))
+    )
+    return ballots.join(patterns.select("cell", "cells"), on="cell").sort("candidate", "version")
 
 
 def _mask(length: int, places: Series) -> Series:
