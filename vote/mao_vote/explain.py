@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from mao_git import Clone
 from mao_shared.errors import InvalidInput, NotFound
@@ -65,6 +66,45 @@ class _Question:
         """True if a reading of the typed key is this key."""
         return any(len(key) == len(parts) and all(map(records.same_text, key, parts)) for parts in self.keys)
 
+    def answers(self, cell: ContestedCell, document: Any) -> bool:
+        """True if the decision on a cell is the one asked for, or was taken with what is around it.
+
+        Args:
+            document: ground truth's, if the file is one that was voted by path.
+        """
+        if document is not None:
+            path, asked = _pointer(document, cell.key[0]), _pointer(document, self.keys[0][0])
+            if cell.field == self.field and path == asked:
+                return True
+            return cell.field in ("", self.field) and records.is_inside(asked, path)
+        is_whole_record = self.evidence.definition.rule_for(self.file).atomic == "record"
+        fields = {self.field, WHOLE if is_whole_record and self.field else self.field}
+        if self.field.startswith("/"):
+            fields.add(records.top_field(self.field))
+        return cell.field in fields and self.matches(cell.key)
+
+    def is_around(self, cell: ContestedCell, document: Any) -> bool:
+        """True if a cell is inside of what is asked for."""
+        if document is not None:
+            return records.is_inside(_pointer(document, cell.key[0]), _pointer(document, self.keys[0][0]))
+        inside = cell.field.startswith("/") and records.top_field(cell.field) == self.field
+        return inside and self.matches(cell.key)
+
+    def document(self) -> Any:
+        """Return the ground truth's JSON document, None for a file that was not voted by path."""
+        described = self.described
+        is_by_path = described is not None and described.how == "records" and described.key == ["path"]
+        if not is_by_path or self.evidence.rules < 4 or not (self.keys[0] and self.field):
+            return None
+        entry = self.clone.entry(self.decided.commit, self.file)
+        if entry is None or self.clone.blob_size(entry.id) > MAX_RECORDS_BYTES[RecordFormat.JSON]:
+            return None
+        try:
+            document = records.load_json_document(self.clone.read_blob(entry.id))
+        except NotRecords:
+            return None
+        return None if records.is_record_list(document) else document
+
     def value_at(self, commit: str) -> str | None:
         """Return the field's value in a commit; for a file that was voted as a whole, its blob id.
 
@@ -72,19 +112,35 @@ class _Question:
         """
         entry = self.clone.entry(commit, self.file)
         if entry is None:
-            raise self._not_found(f"ground truth has no file {self.file!r}, and no node submitted one")
+            raise self.not_found(f"ground truth has no file {self.file!r}, and no node submitted one")
         file_format = records.record_format(self.file)
         if file_format is None or not self.field:
             return entry.id
         key, row = self._record(commit, entry.id, file_format)
+        if row is None and (found := self._value_inside(entry.id, file_format)) is not None:
+            return found
         if row is None:
             columns = ", ".join(key.columns) or "its number, from 1"
             typed = ",".join(self.keys[-1])
-            raise self._not_found(f"{self.file!r} has no record {typed!r}; the key is {columns}")
+            raise self.not_found(f"{self.file!r} has no record {typed!r}; the key is {columns}")
+        if self.field not in row and self.field.startswith("/"):
+            text = row.get(records.top_field(self.field))
+            around = f"/{self.field.split('/')[1]}"
+            value = None if text is None else records.find_value(parse_json(text), self.field[len(around) :])
+            if value is not None:
+                return records.cell_text(value[1])
         if self.field not in row:
             known = ", ".join(list(row)[:20])
-            raise self._not_found(f"{self.file!r} has no field {self.field!r}; it has {known}")
+            raise self.not_found(f"{self.file!r} has no field {self.field!r}; it has {known}")
         return row[self.field]
+
+    def _value_inside(self, content: str, file_format: RecordFormat) -> str | None:
+        """Return the JSON text of what is at the typed path of a document, None if there is nothing."""
+        if file_format is not RecordFormat.JSON or not self.keys[0] or self.field != "value":
+            return None
+        document = records.load_json_document(self.clone.read_blob(content))
+        found = None if records.is_record_list(document) else records.find_value(document, self.keys[0][0])
+        return None if found is None else records.cell_text(found[1])
 
     def value_or_id(self, commit: str) -> str | None:
         """Return the value in a commit: a blob id if the file cannot be read, None if it is absent."""
@@ -110,6 +166,10 @@ class _Question:
             table = records.load(self.clone.read_blob(content), file_format)
             voted_by = None if self.described is None else self.described.key
             declared = voted_by or self.evidence.definition.rule_for(self.file).key
+            if any(name.startswith("/") for name in declared):
+                rule = self.evidence.definition.rule_for(self.file)
+                layout = records.plan_object_fields([table], [1], rule)
+                table = records.with_object_fields(table, layout.object_fields, records.Reader(rule))
             by_position = voted_by is not None and not voted_by
             key = Key((), "position") if by_position else records.choose_key([table], declared)
         except NotRecords as reason:
@@ -121,7 +181,7 @@ class _Question:
         found = (records.find_record(table, key, parts) for parts in self.keys)
         return key, next(filter(None, found), None)
 
-    def _not_found(self, why: str) -> NotFound:
+    def not_found(self, why: str) -> NotFound:
         return NotFound(
             f"Round {self.evidence.round} has no such cell: {why}.",
             code="cell-not-found",
@@ -207,12 +267,26 @@ def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field
             records are matched by position; empty, as `field`, for a file that was voted as a whole.
     """
     question = _Question(clone, decided, file, key_readings(key), field)
-    is_whole_record = decided.evidence.definition.rule_for(file).atomic == "record"
-    fields = (field, WHOLE) if is_whole_record and field else (field,)
+    document = question.document()
+    inside: dict[str, None] = {}
     for cell in contested_cells(clone, decided) if question.described is not None else ():
-        if cell.file == file and cell.field in fields and question.matches(cell.key):
+        if cell.file != file:
+            continue
+        if question.answers(cell, document):
             return question.contested(cell)
+        if question.is_around(cell, document):
+            inside[cell.field if document is None else cell.key[0]] = None
+    if inside:
+        raise question.not_found(
+            f"what is there was decided by what is inside; nodes differ in {', '.join(list(inside)[:10])}"
+        )
     return question.agreed()
+
+
+def _pointer(document: Any, path: str) -> str:
+    """Return the JSON pointer of what a path leads to in a document; the path itself if there is nothing."""
+    found = records.find_value(document, path)
+    return path if found is None else found[0]
 
 
 def explain_ground_truth(

@@ -26,9 +26,10 @@ from .records import (
     VotedField,
     check_document,
     empty_leaves,
+    is_record_list,
     leaf_table,
     load,
-    parse_json,
+    load_json_document,
     plan_layout,
     plan_object_fields,
     text_style,
@@ -92,8 +93,8 @@ def _read(
     content: bytes, file_format: RecordFormat, rule: FileRule, nodes: tuple[str, ...], weight: int
 ) -> ParsedVersion:
     """Parse a file; the table of a document is made when all versions are known. Raises NotRecords."""
-    document = _document(content) if file_format is RecordFormat.JSON else []
-    if isinstance(document, list) and all(isinstance(item, dict) for item in document):
+    document = load_json_document(content) if file_format is RecordFormat.JSON else []
+    if is_record_list(document):
         table = load(content, file_format)
         if not file_format.tabular and not table.width and b"".join(content.split()) not in (b"", b"[]"):
             raise NotRecords("its records have no fields")
@@ -101,16 +102,6 @@ def _read(
     check_document(document)
     remaining = Reader(rule).ignored.without(document, "", "")
     return ParsedVersion(content, Version(empty_leaves(), nodes, weight), "document", remaining)
-
-
-def _document(content: bytes) -> Any:
-    try:
-        text = content.decode("utf-8-sig")
-        return parse_json(text, names_once=True) if text.strip() else []
-    except RecursionError:
-        raise NotRecords("its JSON is nested too deeply") from None
-    except ValueError as error:
-        raise NotRecords(f"it is not JSON: {error}") from None
 
 
 def parse_versions(

@@ -27,8 +27,19 @@ from .keys import (
     same_text,
     vote_key,
 )
-from .load import NotRecords, RecordFormat, Table, check_document, load, record_format
-from .object_fields import plan_object_fields, with_object_fields, without_contradictions
+from .load import (
+    NotRecords,
+    RecordFormat,
+    Table,
+    cell_text,
+    check_document,
+    is_record_list,
+    load,
+    load_json_document,
+    record_format,
+)
+from .lookup import find_value, is_inside
+from .object_fields import plan_object_fields, top_field, with_object_fields, without_contradictions
 from .paths import NamedFields, field_rule, leaf_pattern
 from .sources import SourceFile
 from .vote import (
@@ -72,16 +83,21 @@ __all__ = [
     "Version",
     "VotedField",
     "align",
+    "cell_text",
     "check_document",
     "choose_key",
     "compare",
     "empty_leaves",
     "field_rule",
     "find_record",
+    "find_value",
     "has_key",
+    "is_inside",
+    "is_record_list",
     "leaf_pattern",
     "leaf_table",
     "load",
+    "load_json_document",
     "ordered_places",
     "pack_records",
     "pack_versions",
@@ -91,6 +107,7 @@ __all__ = [
     "record_format",
     "same_text",
     "text_style",
+    "top_field",
     "unpack_records",
     "vote_key",
     "vote_numbers",

@@ -135,10 +135,26 @@ def _parse_heading(heading: str, separator: str) -> list[str]:
     return names
 
 
+def load_json_document(content: bytes) -> Any:
+    """Parse a JSON file; an empty one is an empty list. Raises NotRecords."""
+    try:
+        text = content.decode("utf-8-sig")
+        return parse_json(text, names_once=True) if text.strip() else []
+    except RecursionError:
+        raise NotRecords(_TOO_DEEP) from None
+    except ValueError as error:
+        raise NotRecords(f"it is not JSON: {error}") from None
+
+
+def is_record_list(document: Any) -> bool:
+    """True for a list of objects, which is read as records."""
+    return isinstance(document, list) and all(isinstance(item, dict) for item in document)
+
+
 def _json_rows(text: str, file_format: RecordFormat) -> list[dict[str, str]]:
     if file_format is RecordFormat.JSON:
         document = parse_json(text, names_once=True) if text.strip() else []
-        if isinstance(document, list) and all(isinstance(item, dict) for item in document):
+        if is_record_list(document):
             _check_objects(len(document))
             return [_row(item) for item in document]
         return leaf_rows(document)
