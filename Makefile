@@ -3,7 +3,6 @@
 SHELL := /bin/bash
 SOURCES := shared git vote cli node services tests bench scripts
 MACHINE := ./scripts/machine.sh
-WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 unexport PYTHONDONTWRITEBYTECODE # compiling all tests again takes each worker seven seconds
 
 .PHONY: help
@@ -29,11 +28,13 @@ down: ## stop the compose node; its data stay in the volumes
 	@./scripts/compose.sh down
 
 .PHONY: test-fast
+test-fast: WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 test-fast: ## the tests that need nothing but Python and git; in two minutes from a fresh clone
 	@$(MACHINE) venv
 	./dev pytest -n $(WORKERS) -m fast
 
 .PHONY: test
+test: WORKERS ?= $(shell echo $$(($$(nproc) + 3))) # these tests wait for more than half of their time
 test: ## all tests but the compose one, with real etcd, Docker, git and sshd (WORKERS=0: in one process)
 	@$(MACHINE) venv engine etcd git-ssh git-lfs browser evidence-tools tool-images >/dev/null
 	./dev pytest -n $(WORKERS) -m "not compose" --durations=10

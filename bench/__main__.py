@@ -1,5 +1,6 @@
-"""Run benchmarks and check their limits: `python -m bench [NAME…] [--json] [--quick]`.
+"""Run benchmarks and check their limits: `python -m bench [NAME…] [--json] [--quick] [--alone]`.
 
+`truth` runs all of `truth/figure7`, `truth/flight` and so on.
 Exit code 1 if a figure exceeds its limit or a benchmark failed, 2 if a program is missing, 0 otherwise.
 """
 
@@ -16,10 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import idle, lateness, overhead, peers, publish, throughput, truth, vote, year
+from . import detector, idle, lateness, overhead, peers, publish, throughput, vote, year
 from .by_hand import remove_leftovers
 from .node import tool_image
 from .report import Measure, as_json, as_line, as_table, machine, past_limit
+from .truth import cost, families, figure7, flight, lookalikes, made_up, measured, published, structure
+from .truth.peers import ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,19 @@ BENCHES = {
     "idle": Bench(idle.measure, ("etcd", "git"), engine=True, peers=True),
     "publish": Bench(publish.measure, ("git", "git-lfs")),
     "vote": Bench(vote.measure),
-    "truth": Bench(truth.measure),
+    "detector": Bench(detector.measure),
+    "truth/figure7": Bench(figure7.measure),
+    "truth/published": Bench(published.measure),
+    "truth/flight": Bench(flight.measure),
+    "truth/flight-subsets": Bench(flight.measure_subsets),
+    "truth/flight-sequence": Bench(flight.measure_sequence, ("git",)),
+    "truth/cost": Bench(cost.measure),
+    "truth/families": Bench(families.measure),
+    "truth/made-up": Bench(made_up.measure),
+    "truth/measured": Bench(measured.measure),
+    "truth/history": Bench(made_up.measure_history, ("git",)),
+    "truth/structure": Bench(structure.measure),
+    "truth/lookalikes": Bench(lookalikes.measure),
     "year": Bench(year.measure, ("etcd", "git"), engine=True),
 }
 VAR = Path(__file__).resolve().parents[1] / "var"
@@ -50,9 +65,14 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES) + " (all)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--quick", action="store_true", help="run fewer rounds, for development only")
+    parser.add_argument("--alone", action="store_true", help="truth: no earlier rules, no published methods")
     chosen = parser.parse_args(argv)
-    if unknown := set(chosen.names) - set(BENCHES):
+    groups = {name.partition("/")[0] for name in BENCHES}
+    if unknown := set(chosen.names) - set(BENCHES) - groups:
         parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; choose from {', '.join(BENCHES)}")
+    chosen.names = [
+        name for name in BENCHES if not chosen.names or {name, name.partition("/")[0]} & set(chosen.names)
+    ]
     return chosen
 
 
@@ -79,7 +99,7 @@ def missing(benches: Sequence[Bench]) -> Iterator[str]:
 def measure(name: str, *, quick: bool) -> list[Measure]:
     """Run one benchmark in a temporary folder under var/ and print its figures."""
     print(f"bench: measuring {name}", file=sys.stderr, flush=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"bench-{name}-", dir=VAR))
+    folder = Path(tempfile.mkdtemp(prefix=f"bench-{name.replace('/', '-')}-", dir=VAR))
     try:
         measures = BENCHES[name].measure(folder, quick=quick)
     finally:
@@ -93,8 +113,10 @@ def measure(name: str, *, quick: bool) -> list[Measure]:
 
 def main() -> int:
     chosen = arguments()
-    names = chosen.names or list(BENCHES)
+    names = chosen.names
     os.environ["MAO_TOOL_NETWORK_NAME"] = "mao-bench"  # for the tools of the node and of the script
+    if chosen.alone:
+        os.environ[ALONE] = "yes"
     VAR.mkdir(exist_ok=True)
     if problems := list(missing([BENCHES[name] for name in names])):
         print("\n".join(f"bench: {problem}" for problem in problems), file=sys.stderr)

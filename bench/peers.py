@@ -1,4 +1,4 @@
-"""Programs to compare with, in their own virtual environment var/bench/peers."""
+"""Programs to compare with, in virtual environments of their own in var/."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from .processes import Idle, observe, running, tree, wait_for_answer
 
 HERE = Path(__file__).resolve().parent
 LOCK = HERE / "peers.lock"
-VENV = HERE.parent / "var" / "bench-peers"
+VAR = HERE.parent / "var"
 
 
-def python() -> str:
-    """Return the interpreter of the peers' environment; install bench/peers.lock if it is outdated."""
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    mark = VENV / ".lock-hash"
+def python(name: str = "bench-peers", lock: Path = LOCK) -> str:
+    """Return the interpreter of an environment in var/; install its lock file if it is outdated."""
+    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
+    venv = VAR / name
+    mark = venv / ".lock-hash"
     if not mark.is_file() or mark.read_text() != wanted:
-        print(f"bench: installing the programs to compare with into {VENV}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
-        pip = [str(VENV / "bin/python"), "-m", "pip", "install", "--quiet", "--no-input", "--require-hashes"]
-        subprocess.run([*pip, "--requirement", str(LOCK)], check=True, stderr=subprocess.DEVNULL)
+        print(f"bench: installing the programs to compare with into {venv}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
+        pip = [str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--no-input"]
+        options = ["--require-hashes", "--no-deps", "--requirement", str(lock)]  # a lock names all
+        subprocess.run([*pip, *options], check=True, stderr=subprocess.DEVNULL)
         mark.write_text(wanted)
-    return str(VENV / "bin/python")
+    return str(venv / "bin/python")
 
 
 def apscheduler_lateness(store: str, folder: Path, *, jobs: int, due: int, rounds: int) -> list[list[float]]:

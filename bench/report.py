@@ -6,8 +6,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -19,9 +19,9 @@ Verdict = Literal["goal met", "goal missed", "within limit", "PAST LIMIT", "-"]
 class Measure:
     """One figure, and that of the program to compare with, measured in the same run.
 
-    `judged`: whether goal and limit (both upper bounds) apply to `ours` or to the ratio; None: for
-    information only. Without a limit, a figure never fails a run. `rounds`: the results behind `ours`, in its
-    unit.
+    `judged`: whether goal and limit apply to `ours` or to the ratio; None: for information only. They are
+    upper bounds, or lower ones with `is_lower_bound`. Without a limit, a figure never fails a run. `rounds`:
+    the results behind `ours`, in its unit. `beside`: what other methods reach, by name, in the same unit.
     """
 
     name: str
@@ -35,6 +35,8 @@ class Measure:
     note: str = ""
     rounds: tuple[float, ...] = ()
     paired_ratio: float | None = None  # median over pairs measured back to back; default: ours / theirs
+    is_lower_bound: bool = False
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -47,11 +49,14 @@ class Measure:
         figure = self.ratio if self.judged == "ratio" else self.ours
         if self.judged is None or figure is None or self.goal is None:
             return "-"
-        if figure <= self.goal:
+        if self._keeps(figure, self.goal):
             return "goal met"
         if self.limit is None:
             return "goal missed"
-        return "within limit" if figure <= self.limit else "PAST LIMIT"
+        return "within limit" if self._keeps(figure, self.limit) else "PAST LIMIT"
+
+    def _keeps(self, figure: float, bound: float) -> bool:
+        return figure >= bound if self.is_lower_bound else figure <= bound
 
 
 def past_limit(measures: Sequence[Measure]) -> list[Measure]:
@@ -99,6 +104,7 @@ def as_line(measure: Measure) -> str:
         parts.append(
             f"{measure.than} {_figure(measure.theirs, measure.unit)}, ratio {_figure(measure.ratio, '')}"
         )
+    parts += [f"{name} {_figure(figure, '')}" for name, figure in measure.beside.items()]
     if measure.goal is not None:
         unit = measure.unit if measure.judged == "ours" else ""
         parts.append(f"goal {_figure(measure.goal, unit)}: {measure.verdict}")
@@ -109,16 +115,37 @@ _HEAD = ("measure", "MAO", "compared with", "its figure", "ratio", "goal", "limi
 
 
 def as_table(machine: dict[str, str], measures: Sequence[Measure]) -> str:
-    """Return the figures as a Markdown table, readable on a terminal, followed by notes."""
-    rows = [_HEAD, *(_row(measure) for measure in measures)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    """Return the figures as Markdown tables, readable on a terminal, followed by notes.
+
+    Those with others beside them have a table of their own, with a column for each method.
+    """
+    alone = [measure for measure in measures if not measure.beside]
+    compared = [measure for measure in measures if measure.beside]
+    tables = [_lines([_HEAD, *map(_row, alone)])] if alone or not compared else []
+    tables += [["", *_lines(_rows_beside(compared))]] if compared else []
+    lines = [line for table in tables for line in table]
     notes = [f"* {measure.name}: {measure.note}" for measure in measures if measure.note]
     about = ", ".join(f"{name} {value}" for name, value in machine.items())
     return "\n".join([*lines, "", *notes, "", f"Machine: {about}"])
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+def _rows_beside(measures: Sequence[Measure]) -> list[Sequence[str]]:
+    """Return a head and a row for each figure, with what each of the other methods reaches."""
+    methods = list(dict.fromkeys(method for measure in measures for method in measure.beside))
+    rows: list[Sequence[str]] = [("measure", "MAO", *methods, "goal", "limit", "")]
+    for measure in measures:
+        others = [_figure(measure.beside.get(method), "") for method in methods]
+        bounds = [_figure(bound, "") for bound in (measure.goal, measure.limit)]
+        rows.append((measure.name, _figure(measure.ours, measure.unit), *others, *bounds, measure.verdict))
+    return rows
 
 
 def _row(measure: Measure) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ It is imported by the commands that need it, since mao_vote loads libgit2 and th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from .output import Document, to_document
 
 if TYPE_CHECKING:
     from mao_git import Clone
-    from mao_shared.models import Record, evidence
+    from mao_shared.models import Record, VoteDefinition, evidence
+    from mao_shared.models.schema import Schema
 
     M = TypeVar("M", bound=Record)
 
@@ -26,10 +27,13 @@ try:
     from mao_vote import LocalVote as LocalVote
     from mao_vote import (
         audit_ground_truth,
+        branch_commits,
+        describe_schema,
         explain_ground_truth,
         find_round,
         find_unattested,
         ground_truth_tip,
+        list_record_files,
         list_rounds,
         open_local,
         page_of_cells,
@@ -87,6 +91,13 @@ class LocalRounds:
         with self._opened() as (clone, tip):
             return _through_json(rank_nodes(clone, tip, rounds))
 
+    def schema(self, _dataset: str, round_id: str | None, files: Sequence[str]) -> Schema:
+        with self._opened() as (clone, tip):
+            found = find_round(clone, tip, round_id)
+            commits, definition = found.evidence.commits, found.evidence.definition
+            paths = files or list_record_files(clone, [found.commit], definition)
+            return _through_json(describe_schema(clone, commits, definition, paths))
+
     @contextmanager
     def _opened(self) -> Iterator[tuple[Clone, str]]:
         """Open the repository and yield it with the tip of the branch."""
@@ -112,6 +123,17 @@ def run_vote(path: Path, vote: LocalVote) -> LocalOutcome:
     with repository_errors(path):
         outcome = vote_locally(open_local(path), vote)
     return LocalOutcome(_through_json(outcome.decided), outcome.moved, outcome.known)
+
+
+def describe_branches(
+    path: Path, branches: Sequence[str], definition: VoteDefinition, files: Sequence[str]
+) -> Schema:
+    """Describe files (none: all record files) of some branches of a repository."""
+    with repository_errors(path):
+        clone = open_local(path)
+        commits = branch_commits(clone, branches)
+        paths = files or list_record_files(clone, commits.values(), definition)
+        return _through_json(describe_schema(clone, commits, definition, paths))
 
 
 def _through_json(found: M) -> M:

@@ -243,6 +243,50 @@ def test_vote_status_reports_waiting_snapshots(maoctl: Maoctl, gateway: Remember
     assert "6 snapshots wait for the federation\n" in said
 
 
+def test_vote_status_warns_of_what_the_newest_round_is_unsure_of(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    at = "2026-01-31T12:00:00Z"
+    decided: dict[str, Any] = {
+        "dataset": "data",
+        "id": "r2",
+        "pipeline": "p",
+        "step": "s",
+        "tick": at,
+        "nodes": ["n1"],
+    }
+    decided |= {"phase": "decided", "opened_by": "n1", "opened_at": at, "deadline": at, "needed_nodes": 1}
+    decided |= {"announced": {}, "silent": [], "computed": {}, "missing": {}}
+    gateway.answer("GET", "/rounds", {"items": [decided], "cursor": None})
+    row = {"round": "r2", "tick": "2026-01-31T12:00:00Z", "commit": "c" * 40, "nodes": 3, "voters": 2}
+    row |= {"files": 1, "cells": 2, "conflicts": 0, "warnings": ["d.csv: the key v may be wrong"]}
+    older = {**row, "round": "r1", "warnings": ["d.csv: old"]}
+    gateway.answer("GET", "/datasets/data/rounds", {"items": [row, older], "cursor": None})
+    for command in ("status", "list"):
+        result = maoctl("vote", command, "data")
+        assert result.code == 0, result.err
+        assert "warning: data r2: d.csv: the key v may be wrong\n" in result.err
+        assert "old" not in result.err
+
+
+def test_vote_list_warns_of_an_unsure_key_but_not_of_what_was_declared(maoctl: Maoctl, repo: Path) -> None:
+    for name, (one, other) in {"a": ("foo", "bar"), "c": ("FOO", "Bar")}.items():
+        git(repo, "switch", "-q", name)
+        (repo / "d.csv").write_text(f"repo,n,pid\n{one},1,{name}\n{other},2,{name}\n")
+        git(repo, "commit", "-qam", "other records")
+    definition = repo.parent / "vdx.json"
+    definition.write_text('{"files": [{"path": "*.csv", "ignore": ["pid"]}]}')
+    where = ("--repo", str(repo))
+    made = maoctl(
+        "vote", "run", *where, "--branches", "a,c", "-d", str(definition), "--write", "ground-truth"
+    )
+    assert made.code == 0, made.err
+    assert "left out: pid" in made.out
+    said = maoctl("vote", "list", *where).err
+    assert said.count("warning: ") == 1
+    assert "declare fold: [case]" in said
+
+
 def test_vote_list_reads_all_pages(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     row = {"round": "r", "tick": "2026-01-31T12:00:00Z", "commit": "c" * 40, "nodes": 3, "voters": 2}
     row |= {"files": 1, "cells": 2, "conflicts": 0}

@@ -46,9 +46,9 @@ def test_numbers_size_and_duration(kind: Any, text: Any) -> None:
 
 
 @pytest.mark.parametrize("text", [f'"{LONG}"', '"' + "9" * 19 + '"', '"٣"', '"1e9"', LONG, '"-1"'])
-def test_numbers_if_match(text: str) -> None:
+async def test_numbers_if_match(text: str) -> None:
     with pytest.raises(InvalidInput):
-        if_match(text)
+        await if_match(text)
 
 
 @pytest.mark.parametrize("text", [f'"{LONG}"', '"²"', '"x"', ""])

@@ -165,6 +165,19 @@ def test_rounds_api_node_that_corrupts_leads_ranking(api: Api, dataset: Clone) -
     assert api.get("/datasets/data/ranking", params={"rounds": 1}).json()["items"][0]["differing"] == 6
 
 
+def test_rounds_api_schema_of_a_round(api: Api, dataset: Clone) -> None:
+    path = "/datasets/data/rounds/latest/schema"
+    found = api.get(path).json()
+    assert [(file["path"], file["key"]) for file in found["files"]] == [("d.csv", ["id"])]
+    assert [(field["name"], field["kind"], field["nodes"]) for field in found["files"][0]["fields"]] == [
+        ("v", "integer", 3)
+    ]
+    assert api.get(path, params={"file": "d.csv"}).json() == found
+    missing = api.get(path, params={"file": ["d.csv", "none.csv"]})
+    assert (missing.status_code, missing.json()["code"]) == (404, "path-not-found")
+    assert api.get("/datasets/data/rounds/2025/schema").json()["code"] == "round-not-found"
+
+
 def test_rounds_api_dataset_without_rounds(api: Api, tmp_path: Path) -> None:
     clone = new_repository(tmp_path / "r.git")
     assert rank_nodes(clone, commit(clone, {"a": "1"}), 50).items == []

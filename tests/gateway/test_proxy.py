@@ -8,6 +8,7 @@ import re
 import httpx
 import pytest
 
+from mao_gateway.routes import own_routes
 from mao_gateway.routing import ROUTES
 from mao_shared.store.memory import MemoryStore
 from tests.support.services import BreakingService, RecordingService, SlowService, StreamingService, serving
@@ -144,6 +145,7 @@ async def test_proxy_silent_service_times_out(store: MemoryStore, monkeypatch: p
     at = next(i for i, route in enumerate(ROUTES) if route.path == "/engine")
     impatient = [*ROUTES[:at], type(ROUTES[at])("/engine", "runner", 0.05), *ROUTES[at + 1 :]]
     monkeypatch.setattr("mao_gateway.routes.ROUTES", impatient)
+    monkeypatch.setattr("mao_gateway.app.SERVICE_ROUTES", own_routes())
     async with serving(slow) as url, serving(gateway(store, {}, runner=url)) as front:
         async with httpx.AsyncClient() as client:
             answer = await client.get(f"{front}/engine")

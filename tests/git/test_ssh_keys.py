@@ -275,7 +275,7 @@ def test_key_link_of_compose_is_no_fault(tmp_path: Path) -> None:
         (folder / name).symlink_to(host / name)
     assert access.key_faults(folder) == []
     assert access.usable_keys(folder) == []
-    make(host / "id_rsa", "-t", "rsa", "-N", "")
+    make(host / "id_rsa", "-t", "rsa", "-b", "2048", "-N", "")  # a longer one takes a second to make
     assert access.usable_keys(folder) == [folder / "id_rsa"]
     (host / "id_ed25519").symlink_to(tmp_path / "nowhere" / "id_ed25519")  # which the host means, and lacks
     (host / "known_hosts").symlink_to("gone")

@@ -20,7 +20,7 @@ from mao_shared.models.schedule import Forgotten
 from mao_shared.states import RunPhase
 from mao_shared.store import dump
 from mao_shared.store.memory import MemoryStore
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_answers
 
 from .harness import finish_step, put, run_records, settings, wait_phase
 from .samples import NODE, START, ManualClock, enrolment, run
@@ -234,10 +234,13 @@ async def test_job_next_times_after_clock_was_set_back(memory: MemoryStore, cloc
     mark = TickMark(decided_until=START + timedelta(days=365))
     await memory.create(keys.tick(NODE, job_id), dump(mark))
     async with serving(make_app(settings(), store=memory, clock=clock)) as http:
-        await eventually(lambda: http is not None)
         await post(http, "/pipeline/run", {"name": "crawler", "cron": "@hourly"}, 201)
-        shown = (await http.get(f"/jobs/{job_id}")).json()
-        assert shown["next"] == "2027-11-24T08:00:00Z"
+
+        async def mark_is_loaded() -> bool:
+            shown = (await http.get(f"/jobs/{job_id}")).json()
+            return bool(shown["next"] == "2027-11-24T08:00:00Z")
+
+        await eventually_answers(mark_is_loaded)
         coming = (await http.get(f"/jobs/{job_id}/next", params={"count": 1})).json()
         assert coming["times"] == ["2027-11-24T08:00:00Z"]
 

@@ -47,10 +47,14 @@ NEEDS = ("docker", "etcd", "sshd", "lfs", "browser", "evidence", "compose", "e2e
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make hypothesis use fewer examples in fast runs, except where a test sets its own number."""
+    """In fast runs, use fewer examples of hypothesis, unless a test sets its number, and one polars thread.
+
+    The tables of tests are small: threads of polars only take time from each other and from other workers.
+    """
     settings.register_profile("fast", max_examples=20)
     if config.option.markexpr == "fast":
         settings.load_profile("fast")
+        os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from mao_shared.service.app import make_api, server
+from mao_shared.web.api_pages import make_routes
 from mao_shared.web.limits import ConnectionLimits, LimitedProtocol
 
 from .waiting import eventually
@@ -65,7 +66,11 @@ class Toolbox:
             return StreamingResponse(pieces())
 
         self.app = make_api(
-            "toolbox", "A test.", routers=[router], lifespan=_no_lifespan, readiness=lambda _: {}
+            "toolbox",
+            "A test.",
+            routes=make_routes("toolbox", [router]),
+            lifespan=_no_lifespan,
+            readiness=lambda _: {},
         )
 
 

@@ -15,7 +15,11 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 CLEARING = 120.0  # seconds that a worker may take to clean up
-TOGETHER = ("tests/e2e/",)  # folders that run on one worker, since all modules share a node
+# Modules that run on one worker, since they share the node of tests/e2e/conftest.py; each worker would start
+# its own.
+TOGETHER = tuple(
+    f"tests/e2e/test_{name}.py" for name in ("bad_input", "evidence", "git_http", "main_job", "values")
+)
 # These start first, in this order, so that modules that mostly wait run beside those that compute.
 LONG = (
     "tests/federation/test_absent",
@@ -78,5 +82,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _one_workers(nodeid: str) -> str:
-    """Return the scope that runs on one worker: a folder of `TOGETHER`, or the test's module."""
-    return next((folder for folder in TOGETHER if nodeid.startswith(folder)), nodeid.partition("::")[0])
+    """Return the scope that runs on one worker: `TOGETHER`, or the test's module."""
+    module = nodeid.partition("::")[0]
+    return TOGETHER[0] if module in TOGETHER else module

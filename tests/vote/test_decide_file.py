@@ -34,7 +34,7 @@ def test_decide_file_majority_of_each_cell_wins_whoever_is_wrong_elsewhere() -> 
     assert found.content == b"id,x,y\n1,p,q\n2,r,s\n"
     assert cells(found) == {("1", "x"): ("p", "majority"), ("2", "y"): ("s", "majority")}
     assert [(tally.cells, tally.differing) for tally in found.votes.values()] == [(4, 0), (4, 1), (4, 1)]
-    assert found.cells[0] == Cell(("1",), "x", {"a": "p", "b": "p", "c": "BAD"}, "p", "majority", False)
+    assert found.cells[0] == Cell(("1",), "x", {"a": "p", "b": "p", "c": "BAD"}, "p", "majority", False, 3)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,15 @@ def test_decide_file_numbers(values: list[str], chosen: str, why: str) -> None:
         (["2,50", "2,5", "9,1"], "2,5", "majority"),
         (["2,5", "2.50", "9,1"], "2,5", "majority"),
         (["-0,5", "-0,7", "3"], "-0,5", "median"),
-        (["1.234,5", "1,234.5", "7"], "1,234.5", "majority"),
+        (["1.234,5", "1,234.5", "7"], "", "undecided"),  # two styles in one column are texts
+        (["1.234,5", "1.234,50", "7"], "1.234,5", "majority"),
         (["1 234,5", "2 345,5", "9\u00a0999,5"], "2 345,5", "median"),
-        (["1.234.567", "1,234,567", "5"], "1,234,567", "majority"),
+        (["1,234,567", "1234567", "5"], "1234567", "majority"),
         (["1'000.5", "2'000.5", "4'000.5"], "2'000.5", "median"),
         (["1,234", "1,500", "1,900"], "1,500", "median"),  # thousands or not, it is the middle one
-        (["1e3", "2,5e3", "9E3"], "2,5e3", "median"),
-        (["2,50 kg", "2,51 kg", "2,52 kg"], "", "undecided"),
+        (["1,0e3", "2,5e3", "9,0E3"], "2,5e3", "median"),
+        (["2,50 kg", "2,51 kg", "2,52 kg"], "2,51 kg", "tolerance"),
+        (["2,50 kg", "2,51 V", "2,52 lm"], "", "undecided"),
         (["1,2,3", "1,2,4", "1,2,5"], "", "undecided"),
     ],
 )

@@ -10,11 +10,13 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_shared.models.round import FileRule, VoteDefinition
+from mao_shared.models.round import FieldRule, FileRule, VoteDefinition
 from mao_vote import decide_file, decide_numbers
 
 Rows = dict[str, tuple[str, str]]
-KEYED = VoteDefinition(files=[FileRule(key=["id"])])
+EMPTY_COUNTS = {"*": FieldRule(missing_is_value=True)}
+KEYED = VoteDefinition(files=[FileRule(key=["id"], fields=EMPTY_COUNTS)])
+UNKEYED = VoteDefinition(files=[FileRule(fields=EMPTY_COUNTS)])
 values = st.one_of(
     st.sampled_from(["", "a", "b", "c", "1", "1.0", "2", "2.05", "-2", "-2.05", "1e3", "x,y", 'q"', " s "]),
     st.integers(-50, 50).map(str),
@@ -77,7 +79,7 @@ def test_decide_file_liars_never_win_in_json_without_a_declared_key(
     truth = json.dumps(honest).encode()
     contents = [truth, truth, b'[{"x": 1}, {"y": 2, "z": null}]', b'{"x": [1, {}]}', truth]
     versions = {f"n{number}": content for number, content in enumerate(contents)}
-    found = decide_file("a.json", versions, incumbent=None, definition=VoteDefinition(), weights={})
+    found = decide_file("a.json", versions, incumbent=None, definition=UNKEYED, weights={})
     assert found.content == truth
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from bench.truth import correct
+from bench.truth.figure7 import correct
 
 from mao_shared.models.round import VoteDefinition
 from mao_vote import decide_file

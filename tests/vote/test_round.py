@@ -208,6 +208,7 @@ def test_vote_round_record_files_are_voted_by_field(clone: Clone) -> None:
         "chosen": "1",
         "why": "majority",
         "contested": False,
+        "observed": 3,
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mao_shared.models.round import FileRule, VoteDefinition
+from mao_shared.models.round import FieldRule, FileRule, VoteDefinition
 from mao_vote import decide_file
 from tests.support.json_strategies import NUMBERS
 from tests.support.json_strategies import STRINGS as JSON_STRINGS
@@ -31,7 +31,9 @@ CSV_CELLS = [
     *NUMBERS,
 ]
 NAMES = ["id", "x", "lake, depth"]
-KEYED = VoteDefinition(files=[FileRule(key=["id"])])
+EMPTY_COUNTS = FieldRule(missing_is_value=True)  # so that each cell is disputed
+KEYED = VoteDefinition(files=[FileRule(key=["id"], fields={"*": EMPTY_COUNTS})])
+UNKEYED = VoteDefinition(files=[FileRule(fields={"*": EMPTY_COUNTS})])
 
 Table = list[list[str]]
 Noise = Sequence[tuple[int, int]]
@@ -180,7 +182,7 @@ def test_undisputed_json_documents_come_out_as_they_went_in(table: Table, noise:
         ]
         return ("{" + ",".join([*groups, f'{space}"empty": {{ }},"none":[ ]']) + f"{space}}}\n").encode()
 
-    assert decided("a.json", write, table, noise, '"NOISE"', VoteDefinition()) == write(table)
+    assert decided("a.json", write, table, noise, '"NOISE"', UNKEYED) == write(table)
 
 
 @settings(deadline=None)
@@ -199,7 +201,7 @@ def test_undisputed_documents_lose_what_one_node_adds_and_nothing_else(
         f"n{n}": write(spoilt(table, at, '"NOISE"'), '"new": {"x": [1.10 ,{"y":2}]}' if n == odd else "")
         for n, at in enumerate(noise)
     }
-    found = decide_file("a.json", versions, incumbent=None, definition=VoteDefinition(), weights={})
+    found = decide_file("a.json", versions, incumbent=None, definition=UNKEYED, weights={})
     assert found.content == write(table)
 
 

@@ -5,6 +5,7 @@ A round, from commits to a ground-truth commit with its evidence: `vote_round`.
 Decided rounds of a repository: `find_round`, `list_rounds`, `latest_rounds`, `walk_rounds`.
 Questions about them: `explain_ground_truth`, `page_of_cells`, `audit_ground_truth`, `find_unattested`,
 `rank_nodes`; their answers are models in mao_shared.models.evidence.
+What the fields of record files are: `describe_schema`.
 Without a node: `vote_locally`.
 
 Beside these: mao_vote.records reads record files as tables, mao_vote.vdx has the rules of VDX, and
@@ -17,10 +18,11 @@ from .audit import audit_ground_truth, audit_round, find_unattested
 from .election import Cell, FileDecision, NumberDecision, decide_numbers, decide_rounds
 from .explain import explain_cell, explain_ground_truth, page_of_cells
 from .file_vote import decide_file
-from .local import LocalVote, ground_truth_tip, open_local, repository_errors, vote_locally
+from .local import LocalVote, branch_commits, ground_truth_tip, open_local, repository_errors, vote_locally
 from .outliers import rank_nodes
 from .round import NoQuorum, Voted, vote_round
 from .round_history import find_round, latest_rounds, list_rounds, walk_rounds
+from .schema import describe_schema, list_record_files
 
 __all__ = [
     "Cell",
@@ -33,15 +35,18 @@ __all__ = [
     "Voted",
     "audit_ground_truth",
     "audit_round",
+    "branch_commits",
     "decide_file",
     "decide_numbers",
     "decide_rounds",
+    "describe_schema",
     "explain_cell",
     "explain_ground_truth",
     "find_round",
     "find_unattested",
     "ground_truth_tip",
     "latest_rounds",
+    "list_record_files",
     "list_rounds",
     "open_local",
     "page_of_cells",

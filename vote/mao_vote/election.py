@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, cast
 
-from mao_shared.models.evidence import Tally
+from mao_shared.models.evidence import FieldEvidence, NodeGroup, Tally
 
 from .records import Key, vote_numbers
 
@@ -18,6 +18,7 @@ Why = Literal[
     "median",
     "incumbent",
     "weight",
+    "reliability",
     "undecided",
     "row",
     "vdx",
@@ -37,6 +38,7 @@ class Cell:
     rule by which `chosen` was chosen. `contested`: no more than half of the voters have the chosen value.
     The presence of a record is a cell with `why` "row" and no field name; that of a CSV column is a cell
     without a key. Their values are "row" or the column's name for nodes that have it, and None for others.
+    `observed`: how many nodes observed the cell; None where that is not counted.
     """
 
     key: tuple[str, ...]
@@ -45,6 +47,7 @@ class Cell:
     chosen: str | None
     why: Why
     contested: bool
+    observed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ class FileDecision:
     """The decision on a file. `content` is None if the result has no such file.
 
     `cells` are those in which nodes differ, in the file's order. `conflicts` is the number of undecided
-    cells. `abstained` has the reason for each node whose version did not vote.
+    cells. `abstained` has the reason for each node whose version did not vote. `fields`: how those in which
+    nodes differ were compared; `groups`: nodes that had one voice together.
     """
 
     content: bytes | None
@@ -63,6 +67,8 @@ class FileDecision:
     conflicts: int = 0
     notes: list[str] = field(default_factory=list)
     abstained: dict[str, str] = field(default_factory=dict)
+    fields: list[FieldEvidence] = field(default_factory=list)
+    groups: list[NodeGroup] = field(default_factory=list)
 
 
 def fixed_point(weight: float) -> int:

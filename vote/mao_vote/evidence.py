@@ -26,6 +26,12 @@ MAX_FILES = 10_000  # files described one by one
 MAX_CELLS = 100_000
 MAX_CELL_BYTES = 64 << 20  # of all cells together
 MAX_VALUE_CHARACTERS = 4096  # longer values are truncated
+_TALLIES_IN_RULES_3 = {"__all__": {"shared": True}}
+_NOT_IN_RULES_3: dict[str, Any] = {
+    "definition": True,
+    "votes": _TALLIES_IN_RULES_3,
+    "files": {"__all__": {"fields": True, "groups": True, "votes": _TALLIES_IN_RULES_3}},
+}
 
 
 def evidence_path(round_id: str) -> str:
@@ -43,7 +49,8 @@ def round_of_file(name: str) -> str:
 
 def dump_evidence(evidence: Evidence) -> bytes:
     """Return evidence as JSON, the same bytes on every node, without defaults of the definition."""
-    data = evidence.model_dump(mode="json", exclude={"definition"})
+    left_out = _NOT_IN_RULES_3 if evidence.rules == 3 else {"definition": True}
+    data = evidence.model_dump(mode="json", exclude=left_out)
     data["definition"] = evidence.definition.model_dump(mode="json", exclude_defaults=True)
     return (json.dumps(data, ensure_ascii=False, sort_keys=True, indent=1) + "\n").encode()
 
@@ -73,11 +80,14 @@ def describe(vote: FileVote) -> FileEvidence:
         cells=vote.differing_cells,
         notes=vote.notes,
         abstained=dict(sorted(vote.abstained.items())),
+        fields=vote.fields,
+        groups=vote.groups,
     )
 
 
 def cell_line(path: str, cell: Cell) -> bytes:
     """Return a contested cell as a line of JSON. Nodes without the record or file are not in `values`."""
+    observed = {} if cell.observed is None else {"observed": cell.observed}
     return _json_line(
         {
             "file": printable_path(path),
@@ -87,6 +97,7 @@ def cell_line(path: str, cell: Cell) -> bytes:
             "chosen": _truncate(cell.chosen),
             "why": cell.why,
             "contested": cell.contested,
+            **observed,
         }
     )
 
@@ -150,7 +161,7 @@ class RoundTotals:
         unanimous = Tally(1, 0) if vote.how == "unanimous" else Tally()
         for voter, votes in self.votes.items():
             tally = vote.votes.get(voter, unanimous)
-            self.votes[voter] = votes.plus(tally.cells, tally.differing)
+            self.votes[voter] = votes.plus(tally)
         if vote.placed is None and not vote.conflicts:
             self.removed.add(vote.path)
         elif record_format(vote.path) is not None:

@@ -36,6 +36,8 @@ _REASONS = {
     "median": "no group of numbers agrees; it is the lower median of the observed values",
     "incumbent": "the vote was tied; this is the value of the previous ground truth",
     "weight": "the vote was tied; the nodes with this value have more weight",
+    "reliability": "fewer nodes have this value, but it has most voices: nodes that err alike share one, and "
+    "reliable nodes have more",
     "row": "the decision was whether the record exists",
     "vdx": "the algorithm in the vote definition chose it from the nodes' values",
     "computed": "it was computed from the nodes' values, as the vote definition requires",
@@ -165,13 +167,13 @@ class _Question:
         try:
             table = records.load(self.clone.read_blob(content), file_format)
             voted_by = None if self.described is None else self.described.key
-            declared = voted_by or self.evidence.definition.rule_for(self.file).key
+            rule = self.evidence.definition.rule_for(self.file)
+            declared = voted_by or rule.key
             if any(name.startswith("/") for name in declared):
-                rule = self.evidence.definition.rule_for(self.file)
                 layout = records.plan_object_fields([table], [1], rule)
                 table = records.with_object_fields(table, layout.object_fields, records.Reader(rule))
             by_position = voted_by is not None and not voted_by
-            key = Key((), "position") if by_position else records.choose_key([table], declared)
+            key = Key((), "position") if by_position else records.choose_key([table], declared, rule.fold)
         except NotRecords as reason:
             raise InvalidInput(
                 f"{self.file!r} was voted as a whole, since it cannot be read as records: {reason}.",

@@ -11,19 +11,22 @@ from mao_shared.models.evidence import Tally
 from mao_shared.models.round import FileRule, VoteDefinition
 
 from .election import WHOLE, Cell, FileDecision, elect
+from .field_evidence import describe_fields, describe_groups, notes_on_fields
 from .records import (
     RECORD,
     Aligned,
-    Differences,
+    FieldDifferences,
     Incumbent,
     Key,
     NotRecords,
     RecordFormat,
+    Rules,
     Table,
     TableTally,
     VotedField,
     align,
     has_key,
+    number_records,
     pack_records,
     pack_versions,
     record_format,
@@ -52,7 +55,9 @@ _SHAPE_NAMES = {"records": "a list of records", "document": "a document that is 
 class DisputedCells(Sequence[Cell]):
     """The cells in which nodes differ, built on access: CSV columns first, then by record and field."""
 
-    def __init__(self, aligned: Aligned, differences: Sequence[Differences], columns: Sequence[Cell]) -> None:
+    def __init__(
+        self, aligned: Aligned, differences: Sequence[FieldDifferences], columns: Sequence[Cell]
+    ) -> None:
         self._aligned, self._differences, self._columns = aligned, differences, columns
         self._order = sorted(
             (place, field, row)
@@ -75,7 +80,7 @@ class DisputedCells(Sequence[Cell]):
             return self._columns[number]
         place, field, row = self._order[number - len(self._columns)]
         found = self._differences[field]
-        chosen, why, contested = found.cells.row(row)[1:]
+        chosen, why, contested, observed = found.cells.row(row)[1:]
         values: dict[str, str | None] = {}
         for index, version in enumerate(self._aligned.versions):
             has_record, value = self._aligned.value(index, found.field, place)
@@ -84,7 +89,7 @@ class DisputedCells(Sequence[Cell]):
             elif has_record:
                 values |= dict.fromkeys(version.nodes, value)
         name = WHOLE if found.field == RECORD else found.field
-        return Cell(self._aligned.keys.row(place), name, values, chosen, why, contested)
+        return Cell(self._aligned.keys.row(place), name, values, chosen, why, contested, observed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,7 @@ class RecordVote:
     versions: Mapping[str, bytes]
     incumbent: bytes | None
     weights: Mapping[str, float]
-    error: float
+    error: float | None
     definition: VoteDefinition
     standings: Mapping[str, Standing]
 
@@ -108,19 +113,15 @@ class RecordVote:
 
 def decide_records(request: RecordVote) -> FileDecision:
     """Decide a file record by record. Raises TooFewReadable."""
-    readings, abstained = parse_versions(request.versions, request.file_format, request.rule, request.weights)
-    _check_majority(abstained, request)
-    readings = _with_elected_shape(readings, abstained, request)
-    readings, key = _with_elected_key(readings, abstained, request)
-    _check_majority(abstained, request)
-
+    readings, key, abstained = read_versions(request)
     is_document = readings[0].shape == "document"
     previous = PreviousTruth(request, key, readings[0])
     plan = plan_columns(readings, key, request.rule, request.file_format, previous.columns, request.weights)
+    compared = [voted.name for voted in plan.fields if not voted.volatile]
     if request.rule.atomic == "record" and not is_document:
         table, votes, aligned = _vote_records(readings, key, plan, previous, request)
     else:
-        aligned = align([reading.version for reading in readings], key)
+        aligned = align([reading.version for reading in readings], key, previous.read, compared)
         table, votes = _vote(aligned, plan.fields, Incumbent(previous.read, aligned, key), readings, request)
 
     columns = plan.columns
@@ -130,26 +131,54 @@ def decide_records(request: RecordVote) -> FileDecision:
         columns = [name for name in columns if table[name].null_count() < table.height]
     result = table.select(columns)
     notes = []
-    if key.source == "position":
-        notes.append("no column tells the records apart, so they were matched by their place in the file")
+    if key.unsure:
+        notes.append(key.unsure)
     if request.rule.ignore:
         notes.append(f"left out: {', '.join(request.rule.ignore)}")
     tallies = {
-        node: Tally(votes.cells[number] + len(plan.cells), votes.differing[number] + plan.differing[node])
+        node: Tally(
+            votes.cells[number] + len(plan.cells),
+            votes.differing[number] + plan.differing[node],
+            votes.shared[number],
+        )
         for number, reading in enumerate(readings)
         for node in reading.version.nodes
     }
     style = previous.manner
+    groups = describe_groups(votes.fields)
+    places = votes.places
+    rows = None if places is None else [aligned.rows_at(index, places) for index in range(len(readings))]
+    if places is not None and key.source == "position":
+        aligned = number_records(aligned, places)
     return FileDecision(
-        write_result(result, readings, request.file_format, request.rule, key, style, request.weights),
+        write_result(result, readings, request.file_format, request.rule, key, style, request.weights, rows),
         "records",
         key,
         DisputedCells(aligned, votes.differences, plan.cells),
         dict(sorted(tallies.items())),
         votes.conflicts + plan.conflicts,
-        [*notes, *rewrite_notes(result, readings, request.file_format)],
+        [
+            *notes,
+            *notes_on_fields(votes.fields, groups),
+            *rewrite_notes(result, readings, request.file_format),
+        ],
         abstained,
+        describe_fields(votes.fields),
+        groups,
     )
+
+
+def read_versions(request: RecordVote) -> tuple[list[ParsedVersion], Key, dict[str, str]]:
+    """Return the versions that are voted on, their key, and by node why its version is not.
+
+    Raises TooFewReadable.
+    """
+    readings, abstained = parse_versions(request.versions, request.file_format, request.rule, request.weights)
+    _check_majority(abstained, request)
+    readings = _with_elected_shape(readings, abstained, request)
+    readings, key = _with_elected_key(readings, abstained, request)
+    _check_majority(abstained, request)
+    return readings, key, abstained
 
 
 def _check_majority(abstained: Mapping[str, str], request: RecordVote) -> None:
@@ -188,7 +217,7 @@ def _with_elected_key(
     if not request.rule.key:  # volatile and ignored fields cannot identify records
         tables = [table.drop(*request.rule.ignore, *request.rule.volatile, strict=False) for table in tables]
     try:
-        key, faults = vote_key(tables, votes, request.rule.key)
+        key, faults = vote_key(tables, votes, request.rule.key, request.rule.fold)
     except NotRecords as why:
         raise TooFewReadable(str(why)) from None
     for number, fault in faults.items():
@@ -249,7 +278,7 @@ def _vote_records(
     """Vote on each record as one value (`atomic: record`); volatile fields are decided separately."""
     names = [voted.name for voted in plan.fields if not voted.volatile]
     versions = pack_versions([reading.version for reading in readings], names)
-    aligned = align(versions, key)
+    aligned = align(versions, key, previous.read, names)
 
     def packed() -> Table | None:
         table = previous.read()
@@ -269,20 +298,21 @@ def _vote(
     request: RecordVote,
 ) -> tuple[Table, TableTally]:
     nodes = [reading.version.nodes for reading in readings]
-    judge = (
-        vdx_judge(request.definition, nodes, request.standings, request.error)
-        if uses_vdx(request.definition)
-        else None
+    definition, judge = request.definition, None
+    if uses_vdx(definition):
+        error = definition.params.vdx_error if request.error is None else request.error
+        judge = vdx_judge(definition, nodes, request.standings, error)
+    rules = Rules(
+        request.rule,
+        request.blank,
+        not request.file_format.tabular,
+        request.error,
+        judge,
+        definition.history != "NONE",
+        definition.groups,
+        readings[0].shape == "document",
     )
-    return vote_table(
-        aligned,
-        fields,
-        truth,
-        error=request.error,
-        blank=request.blank,
-        judge=judge,
-        row_voter=row_voter(readings, request.rule),
-    )
+    return vote_table(aligned, fields, truth, rules, row_voter(readings, request.rule))
 
 
 def decide_opaque(
@@ -328,7 +358,7 @@ def decide_file(
     rule, file_format = definition.rule_for(path), record_format(path)
     if file_format is None or rule.opaque:
         return decide_opaque(versions, incumbent=incumbent, weights=weights)
-    error = definition.params.vdx_error if rule.error is None else rule.error
+    error = definition.params.error if rule.error is None else rule.error
     try:
         return decide_records(
             RecordVote(file_format, rule, versions, incumbent, weights, error, definition, standings or {})

@@ -63,7 +63,7 @@ def vote_locally(clone: Clone, request: LocalVote) -> LocalResult:
             code="branches-invalid",
             next=f"Write another one: --write {GROUND_TRUTH}",
         )
-    commits = _commits(clone, request.branches)
+    commits = branch_commits(clone, request.branches)
     old = None
     if request.write is not None:
         mao_git.check_branch_name(request.write)
@@ -105,7 +105,8 @@ def vote_locally(clone: Clone, request: LocalVote) -> LocalResult:
     )
 
 
-def _commits(clone: Clone, branches: Sequence[str]) -> dict[str, str]:
+def branch_commits(clone: Clone, branches: Sequence[str]) -> dict[str, str]:
+    """Return the commits of branches (or tags, commits). Raises InvalidInput and NotFound."""
     duplicates = sorted({branch for branch in branches if branches.count(branch) > 1})
     if duplicates or not branches:
         raise InvalidInput(

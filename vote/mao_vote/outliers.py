@@ -3,6 +3,9 @@
 A rate alone misleads: one cell out of two says nothing, fifty out of a thousand may say much, and where all
 nodes differ often none stands out. So each node is compared with all others together, and ranked by the
 difference of the rates that is certain given the number of cells.
+
+Whether a minority or a colluding majority is right cannot be seen from the votes. So a node is called an
+outlier only if most of what it differs in is its alone: nodes that differ together are a camp.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ def sum_tallies(rounds: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:
     sums: dict[str, Tally] = {}
     for tallies in rounds:
         for node, tally in tallies.items():
-            sums[node] = sums.get(node, Tally()).plus(tally.cells, tally.differing)
+            sums[node] = sums.get(node, Tally()).plus(tally)
     return sums
 
 
@@ -50,7 +53,10 @@ def rank_by_disagreement(tallies: Mapping[str, Tally]) -> list[OutlierScore]:
                 others=differing / cells if cells else None,
                 excess=excess,
                 chance=chance,
-                strange=excess > 0 and chance * len(tallies) < MAX_P_VALUE,
+                shared=tally.shared / tally.differing if tally.differing else 0.0,
+                strange=excess > 0
+                and chance * len(tallies) < MAX_P_VALUE
+                and 2 * tally.shared < tally.differing,
             )
         )
     return sorted(scores, key=lambda score: (-score.excess, score.chance, score.node))

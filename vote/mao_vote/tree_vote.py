@@ -8,7 +8,7 @@ from typing import Literal
 
 import mao_git
 from mao_git import Clone, PathVersions, TreeEntry
-from mao_shared.models.evidence import Tally
+from mao_shared.models.evidence import FieldEvidence, NodeGroup, Tally
 from mao_shared.models.round import VoteDefinition
 
 from . import records, rules3
@@ -56,6 +56,8 @@ class FileVote:
     conflicts: int = 0
     notes: list[str] = field(default_factory=list)
     abstained: dict[str, str] = field(default_factory=dict)
+    fields: list[FieldEvidence] = field(default_factory=list)
+    groups: list[NodeGroup] = field(default_factory=list)
 
     @property
     def differing_cells(self) -> int:
@@ -143,7 +145,7 @@ def _decide_content(election: Election, ballot: PathVersions, weights: Mapping[s
     ids = {entry.id for entry in ballot.entries.values()}
     if how is None or (len(ids) == 1 and not rule.ignore):
         return _decide_whole(ballot, weights)
-    obstacles = {blob: why for blob in ids if (why := _obstacle(election.clone, blob, how))}
+    obstacles = {blob: why for blob in ids if (why := find_obstacle(election.clone, blob, how))}
     unreadable = {
         voter: obstacles[entry.id] for voter, entry in ballot.entries.items() if entry.id in obstacles
     }
@@ -158,7 +160,7 @@ def _decide_content(election: Election, ballot: PathVersions, weights: Mapping[s
     return replace(vote, entries=ballot.entries, abstained={**vote.abstained, **unreadable})
 
 
-def _obstacle(clone: Clone, content: str, how: RecordFormat) -> str | None:
+def find_obstacle(clone: Clone, content: str, how: RecordFormat) -> str | None:
     """Return why a version is not read as records, or None if it is."""
     size = clone.blob_size(content)
     if size > MAX_RECORDS_BYTES[how]:
@@ -204,7 +206,7 @@ def _decide_records(
     clone = election.clone
     contents = {blob: clone.read_blob(blob) for blob in {entry.id for entry in ballot.entries.values()}}
     incumbent = None
-    if ballot.base is not None and _obstacle(clone, ballot.base.id, how) is None:
+    if ballot.base is not None and find_obstacle(clone, ballot.base.id, how) is None:
         incumbent = contents.get(ballot.base.id) or clone.read_blob(ballot.base.id)
     decide = rules3.decide_file if election.rules == 3 else decide_file
     found = decide(
@@ -231,6 +233,8 @@ def _decide_records(
         found.conflicts,
         list(found.notes),
         dict(found.abstained),
+        found.fields,
+        found.groups,
     )
 
 

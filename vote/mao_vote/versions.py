@@ -19,6 +19,7 @@ from .records import (
     NotRecords,
     Reader,
     RecordFormat,
+    Rows,
     RowVoter,
     SourceFile,
     Table,
@@ -34,7 +35,6 @@ from .records import (
     plan_object_fields,
     text_style,
     vote_places,
-    vote_rows,
     with_object_fields,
     without_contradictions,
     write_like,
@@ -139,10 +139,10 @@ def _plan(readings: Sequence[ParsedVersion], file_format: RecordFormat, rule: Fi
     return plan_object_fields([reading.version.table for reading in readings], votes, rule)
 
 
-def row_voter(readings: Sequence[ParsedVersion], rule: FileRule) -> RowVoter:
-    """Return what decides which records, or which places of a document, are in the result."""
+def row_voter(readings: Sequence[ParsedVersion], rule: FileRule) -> RowVoter | None:
+    """Return what decides which places of a document are in the result; None for records."""
     if readings[0].shape != "document":
-        return vote_rows
+        return None
     return partial(vote_places, blanks=[reading.blanks for reading in readings], entries=rule.rows)
 
 
@@ -232,10 +232,12 @@ def write_result(
     key: Key,
     previous: Manner,
     weights: Mapping[str, float],
+    rows: Sequence[Rows] | None = None,
 ) -> bytes:
     """Return the result as bytes: those of a version with the same table, otherwise in the style of most.
 
     Args:
+        rows: of each version.
         previous: returns the style of the previous ground truth; called only for a tie.
     """
     is_document = readings[0].shape == "document"
@@ -250,7 +252,11 @@ def write_result(
     model = _model(readings, file_format, previous, weights, result)
     ordered = [model, *(reading for reading in readings if reading is not model)]
     if not is_document:
-        sources = [SourceFile(reading.content, reading.version.table) for reading in ordered]
+        by_content = {} if rows is None else dict(zip((r.content for r in readings), rows, strict=True))
+        sources = [
+            SourceFile(reading.content, reading.version.table, rows=by_content.get(reading.content))
+            for reading in ordered
+        ]
         return write_like(result, sources, file_format, key, reader if object_fields else None)
     texts = [
         NestedText(reading.content.decode("utf-8-sig"), reader, reading.layout, table=reading.version.table)

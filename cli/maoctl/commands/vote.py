@@ -16,6 +16,8 @@ from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line, short_commit
 from maoctl.views import votes
 
+from . import vote_schema
+
 if TYPE_CHECKING:
     from mao_shared.clients.gateway_http import Resource
     from mao_shared.models import Dataset, evidence
@@ -48,6 +50,7 @@ CellOption = Annotated[
     ),
 ]
 _MAX_SHOWN_COMMITS = 5
+_MAX_WARNED_DATASETS = 10
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most this many.")]
 
 
@@ -143,9 +146,18 @@ def list_(
     session.show(votes.ROUND, found)
     if not found:
         _say_no_rounds(name)
+    _say_warnings(name, found)
     if unattested is not None:
         for line in votes.unattested_lines(unattested):
             say(line)
+
+
+def _say_warnings(dataset: str, rounds: list[evidence.RoundSummary]) -> None:
+    """Say why decisions of a dataset's newest round, the first, may be wrong."""
+    for found in rounds[:1]:
+        where = f"{dataset} {found.round}".strip()
+        for warning in found.warnings:
+            say(f"warning: {harmless_line(f'{where}: {warning}')}")
 
 
 def _say_no_rounds(dataset: str) -> None:
@@ -169,6 +181,9 @@ def status(
     if dataset is not None and not found.items and not found.waiting:
         records.fetch(session.client.datasets, dataset)  # raises NotFound
     session.show(votes.LIVE_ROUND, found.items)
+    decided = dict.fromkeys(item.dataset for item in found.items if item.phase == "decided")
+    for name in list(decided)[:_MAX_WARNED_DATASETS]:
+        _say_warnings(name, session.client.rounds.decided(name, 1))
     if found.waiting:
         waiting = "1 snapshot waits" if found.waiting == 1 else f"{found.waiting} snapshots wait"
         say(f"{waiting} {'for the federation' if session.is_stale else 'to be announced'}")
@@ -355,3 +370,6 @@ def _print_cell(session: CliSession, found: evidence.Explanation) -> None:
     )
     write("\n")
     session.show(votes.NODE_VALUE, votes.node_values(found))
+
+
+vote_schema.add_to(app)

@@ -9,7 +9,7 @@ from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store
 
 from .manager import build
-from .routes import ROUTERS
+from .routes import ROUTES
 from .settings import DataSettings
 
 DESCRIPTION = "The git datasets of this node: prepared for tools, published, and read."
@@ -34,6 +34,6 @@ def make_app(
         DESCRIPTION,
         settings,
         start,
-        routers=ROUTERS,
+        routes=ROUTES,
         store=store,
     )

@@ -369,7 +369,7 @@ def build(
     return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())
 
 
-def get_manager(request: Request) -> DataManager:
+async def get_manager(request: Request) -> DataManager:
     """Return the data manager of the app that handles a request."""
     manager = request.app.state.manager
     if not isinstance(manager, DataManager):

@@ -20,7 +20,7 @@ from .auth import AuthMiddleware, policy_from
 from .callers import CallerCheck
 from .openapi import CombinedOpenApi
 from .proxy import AsyncTransport, Proxy
-from .routes import Gateway, own_routers
+from .routes import SERVICE_ROUTES, Gateway
 from .settings import GatewaySettings
 from .status import node_conditions, readiness_probe, watch_services
 
@@ -85,7 +85,7 @@ def make_app(
         DESCRIPTION,
         settings,
         start,
-        routers=own_routers(),
+        routes=SERVICE_ROUTES,
         store=store,
         own_docs=False,
         all_conditions=_conditions,

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.routing import BaseRoute
 from starlette.routing import Route as PlainRoute
 from starlette.types import Receive, Scope, Send
 
@@ -18,7 +19,7 @@ from mao_shared.errors import Gone, NotFound
 from mao_shared.models.node import NodeStatus
 from mao_shared.settings import SERVICES
 from mao_shared.store import Store
-from mao_shared.web.api_pages import docs_router
+from mao_shared.web.api_pages import docs_router, make_routes
 
 from .events import parse_last_event_id, revision_now, run_events
 from .openapi import CombinedOpenApi
@@ -44,7 +45,7 @@ class Gateway:
     openapi: CombinedOpenApi
 
 
-def _gateway(request: Request) -> Gateway:
+async def _gateway(request: Request) -> Gateway:
     gateway = request.app.state.gateway
     if not isinstance(gateway, Gateway):
         raise TypeError("the app has not started")
@@ -178,6 +179,10 @@ def former_router() -> APIRouter:
     return former
 
 
-def own_routers() -> list[APIRouter]:
-    """Return all routers, in the order in which they are tried."""
-    return [router, docs_router("MAO node"), pages, proxied_router(), former_router()]
+def own_routes() -> list[BaseRoute]:
+    """Return all routes, in the order in which they are tried."""
+    routers = [router, docs_router("MAO node"), pages, proxied_router(), former_router()]
+    return make_routes("gateway", routers)
+
+
+SERVICE_ROUTES = own_routes()

@@ -25,7 +25,7 @@ from .node_services import HttpNodeServices, NodeServices
 from .peers.presence import Presence
 from .records.stores import Repositories
 from .registry import build
-from .routes import routers
+from .routes import ROUTES
 from .settings import RegistrySettings
 from .store_identity import StoreIdentity
 
@@ -98,7 +98,7 @@ def make_app(
         if store is None:  # a store that is passed in is new
             service.run(identity.run())
 
-    return make_service("registry", DESCRIPTION, settings, start, routers=routers(), store=store)
+    return make_service("registry", DESCRIPTION, settings, start, routes=ROUTES, store=store)
 
 
 def _member(settings: RegistrySettings, clock: Clock) -> Member:

@@ -102,7 +102,7 @@ def build(
     )
 
 
-def get_registry(request: Request) -> Registry:
+async def get_registry(request: Request) -> Registry:
     """Return the registry built at startup; a FastAPI dependency."""
     registry: Registry = request.app.state.registry
     return registry

@@ -12,7 +12,7 @@ from mao_shared.store import Store
 
 from .drivers import open_driver
 from .drivers.protocol import Driver
-from .routes import router
+from .routes import ROUTES
 from .runner import Runner
 from .settings import RunnerSettings
 
@@ -41,4 +41,4 @@ def make_app(
         service.needs("data directory", runner.check_hostdir)
         service.run(runner.run())
 
-    return make_service("runner", DESCRIPTION, settings, start, routers=[router], store=store)
+    return make_service("runner", DESCRIPTION, settings, start, routes=ROUTES, store=store)

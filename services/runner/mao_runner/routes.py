@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from mao_shared.models import ResolvedImage
 from mao_shared.models.node import EngineInfo
 from mao_shared.models.tool import CheckReport, CheckRequest, ImageRequest
+from mao_shared.web.api_pages import make_routes
 
 from .labels import StepAttempt
 from .logs.reader import LogChunk, read_offset
@@ -108,3 +109,6 @@ def encode_chunk(chunk: LogChunk) -> bytes:
     text = _JSON_TEXT.dump_json(chunk.text).decode()
     data = format_sse_event(data_str=text, id=str(chunk.offset)) if chunk.text else b""
     return data + (format_sse_event(data_str='""', event="end", id=str(chunk.offset)) if chunk.last else b"")
+
+
+ROUTES = make_routes("runner", [router])

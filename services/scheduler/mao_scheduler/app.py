@@ -9,7 +9,7 @@ from mao_shared.service.app import Service, make_service
 from mao_shared.store import Store
 
 from .metrics import SchedulerMetrics
-from .routes import jobs_router, runs_router
+from .routes import ROUTES
 from .scheduler import make_scheduler
 from .settings import SchedulerSettings
 
@@ -33,5 +33,4 @@ def make_app(
         service.app.state.scheduler = scheduler
         service.run(*scheduler.loops())
 
-    routers = [runs_router, jobs_router]
-    return make_service("scheduler", DESCRIPTION, settings, start, routers=routers, store=store)
+    return make_service("scheduler", DESCRIPTION, settings, start, routes=ROUTES, store=store)

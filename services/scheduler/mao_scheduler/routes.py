@@ -31,6 +31,7 @@ from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleReq
 from mao_shared.request_context import current_request_id
 from mao_shared.states import RunPhase
 from mao_shared.store import Stored
+from mao_shared.web.api_pages import make_routes
 from mao_shared.web.dependencies import JOB_TITLE, Attempt, IdempotencyKey, IfMatch, Paging, etag, once
 from mao_shared.web.original import AsksOriginal, original_answer
 
@@ -76,7 +77,7 @@ async def _create_once(
 _TIME_DESCRIPTION = "By the time at the start of a run's id: its tick, or when it was requested"
 
 
-def _run_filter(
+async def _run_filter(
     pipeline: PipelineFilter,
     phase: Annotated[RunPhase | None, Query()] = None,
     schedule: Annotated[str | None, Query(max_length=200, description="Id of a job")] = None,
@@ -308,3 +309,6 @@ async def next_times(
 @jobs_router.post("/cron/preview", name="cron.preview", summary="Check a cron string and show its next times")
 async def preview(body: CronPreview, scheduler: SchedulerDep) -> NextTimes:
     return scheduler.jobs.preview(body)
+
+
+ROUTES = make_routes("scheduler", [runs_router, jobs_router])

@@ -147,7 +147,7 @@ def make_scheduler(
     )
 
 
-def get_scheduler(request: Request) -> Scheduler:
+async def get_scheduler(request: Request) -> Scheduler:
     """Return the scheduler of the app that serves this request (FastAPI dependency)."""
     scheduler = request.app.state.scheduler
     if not isinstance(scheduler, Scheduler):

@@ -26,6 +26,7 @@ from mao_shared.models.dataset import (
 )
 from mao_shared.models.external import ExternalState, Insight, InsightQuery, Receipt, RemoteCheck, RemoteState
 from mao_shared.models.round import LiveRounds
+from mao_shared.models.schema import Schema
 
 from .gateway_http import GatewayHttp, Params, Resource, compact, url_path
 from .responses import parse_record, read_verbatim_json, request_body
@@ -214,6 +215,11 @@ class RoundCalls:
     def audit(self, dataset: str, round_id: str | None) -> evidence.Audit:
         """Recompute a round, and compare the resulting commit."""
         return self.http.get(_round(dataset, round_id, "audit"), evidence.Audit, timeout=COMPUTE_TIMEOUT)
+
+    def schema(self, dataset: str, round_id: str | None, files: Sequence[str]) -> Schema:
+        """Describe files (none: all record files) of a round: keys, and what the fields are."""
+        path = _round(dataset, round_id, "schema")
+        return self.http.get(path, Schema, {"file": list(files) or None}, timeout=COMPUTE_TIMEOUT)
 
     def ranking(self, dataset: str, rounds: int) -> evidence.Ranking:
         """Rank nodes by how unusually often they differ from the decisions of the last `rounds`."""

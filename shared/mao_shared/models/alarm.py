@@ -63,7 +63,8 @@ class Series(Record):
 class RoundSpike(Record):
     """A spike of a metric in a round: of one node, of all nodes, or of all nodes but those that lag behind.
 
-    `value` and `expected` are for ground truth, `values` for each of `nodes`.
+    `value` and `expected` are for ground truth, `values` for each of `nodes`. `reason`: what the expected value
+    and the band of ground truth come from, or of the node if only one spikes.
     """
 
     metric: str
@@ -73,6 +74,7 @@ class RoundSpike(Record):
     nodes: list[str]
     value: float | None
     expected: float | None
+    reason: str | None = None
     values: dict[str, float | None] = Field(default_factory=dict)
 
 
@@ -100,7 +102,7 @@ class Alarm(Record):
     """An event that needs a person's attention; stored under `keys.alarm(node, id)`.
 
     Alarms about a condition of the node are stored under `keys.condition_alarm(node, id)`, which older
-    versions do not read. `service`: reported it; `subject`: the dataset, run or key affected; `next`: how to
+    versions do not read. `reason`: what `expected` and `band` come from. `service`: reported it; `subject`: the dataset, run or key affected; `next`: how to
     fix it; `over`: when the condition held again.
     """
 
@@ -118,6 +120,7 @@ class Alarm(Record):
     expected: float | None = None
     band: float | None = None
     provisional: bool = False
+    reason: str | None = None
     detail: str
     acknowledged: Acknowledgement | None = None
     service: str | None = None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import ConfigDict, Field
 
 from .common import Record, Timestamp
-from .round import Abstention, VoteDefinition
+from .round import Abstention, FieldKind, VoteDefinition
 
 # A round's evidence
 
@@ -17,22 +18,58 @@ class Tally:
     """One node's votes: the cells it voted on, and how many of them differ from the result.
 
     A number agrees when it is within the tolerance of what was chosen, or where that is computed, of what
-    most nodes say. Ignored and volatile fields do not count; an undecided cell counts as a vote and against
-    nobody.
+    most nodes say. Ignored and volatile fields and cells that the node did not observe do not count; an
+    undecided cell counts as a vote and against nobody. `shared`: differing cells in which another node has
+    the same value.
     """
 
     cells: int = 0
     differing: int = 0
+    shared: int = 0
 
-    def plus(self, cells: int, differing: int) -> Tally:
-        return Tally(self.cells + cells, self.differing + differing)
+    def plus(self, other: Tally) -> Tally:
+        return Tally(self.cells + other.cells, self.differing + other.differing, self.shared + other.shared)
+
+
+class FieldEvidence(Record):
+    """How a field was compared in which nodes differ.
+
+    `source`: the definition declared its kind, or it was inferred; `unsure`: why that may be wrong.
+    `measured`: each node measures its own number. `tolerance`: values that differ by at most this agree, in
+    the field's unit; `error`: the same as a fraction of the larger value; `noise`: where these come from.
+    `observed`: number of nodes → cells that so many observed.
+    """
+
+    name: str
+    kind: FieldKind
+    source: Literal["declared", "inferred"]
+    unsure: str = ""
+    measured: bool = False
+    tolerance: float = 0
+    error: float = 0
+    noise: Literal["exact", "assumed", "declared", "estimated"] = "exact"
+    observed: dict[int, int] = Field(default_factory=dict)
+
+
+class NodeGroup(Record):
+    """Nodes that had one voice together in `fields`, since they were declared a group or err alike.
+
+    `shared`: cells in which two of them have the same value, which is not the result's; `errors`: cells in
+    which one of these two differs from the result; of the field in which they share most.
+    """
+
+    nodes: list[str]
+    declared: bool
+    fields: list[str] = Field(default_factory=list)
+    shared: int = 0
+    errors: int = 0
 
 
 class FileEvidence(Record):
     """A file over which the nodes differ. `contents`: git's ids, of the nodes that have it.
 
     `result`: git's id of what was decided. `conflicts`: how many cells stayed undecided; `cells`: how many
-    differ, see the file of cells.
+    differ, see the file of cells. `fields` and `groups` are empty in rounds before version 4 of the rules.
     """
 
     path: str
@@ -47,6 +84,8 @@ class FileEvidence(Record):
     cells: int = 0
     notes: list[str] = Field(default_factory=list)
     abstained: dict[str, str] = Field(default_factory=dict)
+    fields: list[FieldEvidence] = Field(default_factory=list)
+    groups: list[NodeGroup] = Field(default_factory=list)
 
 
 class LedgerChange(Record):
@@ -85,8 +124,16 @@ class Evidence(Record):
     files: list[FileEvidence]
 
 
+MAX_WARNINGS = 5  # of a round's files in its summary
+_PLAIN_NOTES = ("left out: ", "removed by all", "written anew")  # what was done, as it should be
+
+
 class RoundSummary(Record):
-    """A decided round in a line. `files`: how many differ from the round before."""
+    """A decided round in a line. `files`: how many differ from the round before.
+
+    `warnings`: why decisions on files may be wrong, such as a key that was inferred from little; the first
+    few.
+    """
 
     round: str
     tick: Timestamp
@@ -96,6 +143,7 @@ class RoundSummary(Record):
     files: int
     cells: int
     conflicts: int
+    warnings: list[str] = Field(default_factory=list)
 
 
 class DecidedRound(Record):
@@ -106,6 +154,13 @@ class DecidedRound(Record):
 
     def summary(self) -> RoundSummary:
         found = self.evidence
+        notes = [
+            f"{file.path}: {note}"
+            for file in found.files
+            for note in file.notes
+            if not note.startswith(_PLAIN_NOTES)
+        ]
+        more = [f"{len(notes) - MAX_WARNINGS} more"] if len(notes) > MAX_WARNINGS else []
         return RoundSummary(
             round=found.round,
             tick=found.tick,
@@ -115,6 +170,7 @@ class DecidedRound(Record):
             files=sum(found.decided.values()),
             cells=found.cells,
             conflicts=found.conflicts,
+            warnings=[*notes[:MAX_WARNINGS], *more],
         )
 
 
@@ -153,7 +209,10 @@ class RoundPage(Record):
 
 
 class ContestedCell(Record):
-    """A cell over which nodes differ, as it was written down. `values` lacks nodes without the record."""
+    """A cell over which nodes differ, as it was written down. `values` lacks nodes without the record.
+
+    `observed`: how many nodes observed it; None in rounds before version 4 of the rules.
+    """
 
     file: str
     key: list[str]
@@ -162,6 +221,7 @@ class ContestedCell(Record):
     chosen: str | None
     why: str
     contested: bool
+    observed: int | None = None
 
 
 class CellPage(Record):
@@ -173,6 +233,8 @@ class CellPage(Record):
 
 class Explanation(Record):
     """`values`: node → what it says (none: its record has no such field); `silent`: node → why nothing.
+
+    `observed`: how many nodes observed the cell, if that is known.
 
     Of the newest round, where commits that no round made follow it: `tip`, the value there, and `fault`, when
     it is another than was voted.
@@ -188,6 +250,7 @@ class Explanation(Record):
     why: str
     contested: bool
     words: str
+    observed: int | None = None
     silent: dict[str, str] = Field(default_factory=dict)
     tip: str | None = None
     at_tip: str | None = None
@@ -222,7 +285,8 @@ class OutlierScore(Record):
     """A node. `rate`: the share of its cells that differ; `others`: that of all other nodes together.
 
     `excess`: by how much its rate exceeds theirs at least (99 %); 0 or less when it may be chance. `chance`:
-    the one-sided p-value. `strange`: significant even among that many nodes.
+    the one-sided p-value. `shared`: the share of its differing cells in which another node has the same
+    value. `strange`: significant even among that many nodes, and most of what it differs in is its alone.
     """
 
     node: str
@@ -232,6 +296,7 @@ class OutlierScore(Record):
     others: float | None
     excess: float
     chance: float
+    shared: float = 0
     strange: bool
 
 

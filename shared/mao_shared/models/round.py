@@ -75,9 +75,9 @@ class VoteParams(Record):
 class FieldRule(Record):
     """How the values of a field are compared; what is not given is inferred from the values of all nodes.
 
-    `tolerance`: values that differ by at most this agree; in the field's unit, for times in seconds or as
-    `10m`. `error`: the same as a fraction of the larger value. `missing`: further texts that are no
-    observation, beside the empty text, null and NA; `missing_is_value`: all of these are values like any
+    `tolerance`: values that differ by at most this agree; in the field's unit, for times and dates in seconds
+    or as `10m`, `2d`. `error`: the same as a fraction of the larger value. `missing`: further texts that are
+    no observation, beside the empty text, null and NA; `missing_is_value`: all of these are values like any
     other. `fold`: differences that do not count. `key`: the members that identify the entries of a list of
     objects.
     """
@@ -97,10 +97,10 @@ class FileRule(Record):
     `ignore`: fields excluded from the vote and the result. `volatile`: fields that are expected to differ,
     such as the time of collection; they are copied and never count as disagreement. `atomic`: `record` takes
     whole records from one node, `field` decides field by field. `error`: tolerance for numbers, overrides
-    `params.error`. `opaque`: vote on the file as a whole. `fields`: how each field is compared, by name
-    or JSON pointer, in which `*` stands for any entry of a list. `fold`: differences between keys that do not
-    count. `rows`: which records are in the result: those that most nodes have of those that could have seen
-    them (`majority`), that a node has (`any`), or that at least so many nodes have.
+    `params.error`. `opaque`: vote on the file as a whole. `fields`: how each field is compared, by name or
+    JSON pointer, in which `*` stands for any entry; `*` alone: all other fields. `fold`: what does not count
+    in keys. `rows`: which records are in the result: those that most nodes have of
+    those that could have seen them (`majority`), that a node has (`any`), or that at least so many have.
     """
 
     path: str = Field(default="*", min_length=1, max_length=1000, examples=["metrics/*.csv"])

@@ -6,6 +6,7 @@ creates the service's parts.
 
 from __future__ import annotations
 
+import functools
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -13,9 +14,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvicorn
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from pydantic import ValidationError
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from mao_shared import __version__
@@ -28,11 +30,12 @@ from mao_shared.metrics import Metrics, metrics_of
 from mao_shared.reconcile import background
 from mao_shared.settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
 from mao_shared.store import Store, open_store
-from mao_shared.web.api_pages import RESPONSES, describe_problems, docs_router, operation_id
+from mao_shared.web import health
+from mao_shared.web.api_pages import describe_problems, docs_router, make_routes
 from mao_shared.web.callers import RefuseWebPages
 from mao_shared.web.envelope import MAX_HEADER, Envelope, EventStreams
 from mao_shared.web.error_handlers import add_error_handlers
-from mao_shared.web.health import AllConditions, Probe, Readiness, health_router
+from mao_shared.web.health import AllConditions, Health, Probe, Readiness
 from mao_shared.web.json_bodies import StrictJson
 from mao_shared.web.limits import ConnectionLimits, limited
 
@@ -92,7 +95,7 @@ def make_service(
     settings: ServiceSettings,
     start: Callable[[Service], Awaitable[None]],
     *,
-    routers: Sequence[APIRouter],
+    routes: Sequence[BaseRoute],
     store: Store | None = None,
     own_docs: bool = True,
     middleware: Sequence[Middleware] = GUARDS,
@@ -126,7 +129,7 @@ def make_service(
     return make_api(
         name,
         description,
-        routers=routers,
+        routes=routes,
         lifespan=lifespan,
         readiness=lambda app: app.state.service.probes,
         own_docs=own_docs,
@@ -139,7 +142,7 @@ def make_api(
     name: str,
     description: str,
     *,
-    routers: Sequence[APIRouter],
+    routes: Sequence[BaseRoute],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     readiness: Callable[[FastAPI], Readiness],
     own_docs: bool = True,
@@ -148,18 +151,17 @@ def make_api(
 ) -> FastAPI:
     """Return a FastAPI app with the common parts: health, metrics, docs, problems, request ids, logs.
 
-    `readiness`: returns the probes of the service's dependencies. `own_docs`: False if the caller's routers
-    serve `/docs` and `/openapi.json`, as in the gateway. `middleware`: runs inside request ids, logs and
-    metrics, the first one outermost; it decides which callers are admitted. `all_conditions`: returns the
-    conditions for `/conditions`, if not only the service's own.
+    `routes`: the service's own, from `make_routes`; apps may share them. `readiness`: returns the probes of
+    the service's dependencies. `own_docs`: False if `routes` serve `/docs` and `/openapi.json`, as in the
+    gateway. `middleware`: runs inside request ids, logs and metrics, the first one outermost; it decides
+    which callers are admitted. `all_conditions`: returns the conditions for `/conditions`, if not only the
+    service's own.
     """
     app = FastAPI(
         title=f"MAO {name}",
         version=__version__,
         description=description,
         lifespan=lifespan,
-        responses=RESPONSES,
-        generate_unique_id_function=operation_id(name),
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json" if own_docs else None,
@@ -168,6 +170,7 @@ def make_api(
     app.state.metrics = Metrics()
     app.state.conditions = Conditions()
     app.state.metrics.add_conditions(app.state.conditions.current)
+    app.state.health = Health(name, readiness, all_conditions)
     app.state.streams = EventStreams()
     around = Middleware(
         Envelope, service=name, metrics=app.state.metrics, streams=app.state.streams, max_body=MAX_BODY
@@ -175,12 +178,14 @@ def make_api(
     app.user_middleware[:] = [around, *middleware]
     add_error_handlers(app)
     describe_problems(app)
-    app.include_router(health_router(name, readiness, all_conditions))
-    if own_docs:
-        app.include_router(docs_router(f"MAO {name}"))
-    for router in routers:
-        app.include_router(router)
+    app.router.routes += [*_common_routes(name, own_docs), *routes]
     return app
+
+
+@functools.cache
+def _common_routes(name: str, own_docs: bool) -> list[BaseRoute]:
+    """Return the routes of `make_api` itself; the same each time, see `make_routes`."""
+    return make_routes(name, [health.router, docs_router(f"MAO {name}")] if own_docs else [health.router])
 
 
 class _Server(uvicorn.Server):

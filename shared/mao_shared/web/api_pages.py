@@ -8,7 +8,7 @@ are used; they are read when the page is opened.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from mao_shared.problems import MEDIA_TYPE, Problem
 
@@ -43,6 +44,17 @@ def operation_id(service: str) -> Callable[[APIRoute], str]:
         return f"{route.tags[0] if route.tags else service}.{route.name}"
 
     return make
+
+
+def make_routes(service: str, routers: Iterable[APIRouter]) -> list[BaseRoute]:
+    """Return the routes of a service's apps, with RESPONSES and the service's operation ids.
+
+    FastAPI analyses a handler again for each inclusion of its router, so all apps share what is made here.
+    """
+    parent = APIRouter(responses=RESPONSES, generate_unique_id_function=operation_id(service))
+    for router in routers:
+        parent.include_router(router)
+    return parent.routes
 
 
 def describe_problems(app: FastAPI) -> None:

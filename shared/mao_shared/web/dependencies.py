@@ -4,6 +4,8 @@
 verbs of a job, such as `/jobs/x/pause`. Import this module wherever such a route is defined, to register the
 convertors.
 
+Dependencies are async functions, also those that wait for nothing: FastAPI calls others in a thread.
+
 `Idempotency-Key`: a repeated command that creates something is executed once, and both requests get the same
 response. No lock is held while `make` runs. It names what it creates after `Attempt`, which is stored before
 `make` is called and is equal for all requests with the key. After a crash, or with two concurrent requests,
@@ -62,7 +64,7 @@ def etag(revision: int) -> str:
     return f'"{revision}"'
 
 
-def if_match(
+async def if_match(
     if_match: Annotated[
         str | None,
         Header(
@@ -109,7 +111,7 @@ class PageQuery:
     cursor: str | None
 
 
-def paging(
+async def paging(
     limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of items")] = 100,
     cursor: Annotated[str | None, Query(max_length=1000, description="`cursor` of the previous page")] = None,
 ) -> PageQuery:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -94,51 +95,61 @@ async def conditions_now(app: FastAPI, readiness: Readiness) -> tuple[dict[str, 
 AllConditions = Callable[[FastAPI], Awaitable[Sequence[Condition]]]
 
 
-def health_router(
-    name: str, readiness: Callable[[FastAPI], Readiness], all_conditions: AllConditions | None = None
-) -> APIRouter:
-    """Return the routes. `readiness` is called with each request, after the start of the lifespan.
+@dataclass(frozen=True)
+class Health:
+    """What the routes report of an app; they find it at `app.state.health`.
 
-    `all_conditions`: returns the conditions for `/conditions`, if not only this service's.
+    Attributes:
+        service: its name, for texts.
+        readiness: returns the probes; called with each request, after the start of the lifespan.
+        all_conditions: returns the conditions for `/conditions`, if not only this service's.
     """
-    router = APIRouter(tags=["health"])
 
-    @router.get("/livez", name="health.livez", summary="Check that the process responds")
-    async def livez() -> ServiceHealth:
-        return ServiceHealth(version=__version__)
+    service: str
+    readiness: Callable[[FastAPI], Readiness]
+    all_conditions: AllConditions | None = None
 
-    @router.get(
-        "/readyz",
-        name="health.readyz",
-        summary="Check that all dependencies respond",
-        response_model=ServiceHealth,
-    )
-    async def readyz(request: Request) -> ServiceHealth | ProblemResponse:
-        checks, conditions = await conditions_now(request.app, readiness(request.app))
-        failed = [probe for probe, reason in checks.items() if reason != "ok"]
-        health = ServiceHealth(version=__version__)
-        detail = f"The {name} service is not ready."
-        if not request.scope.get(UNAUTHORISED_KEY):  # details name paths, datasets, runs and remotes
-            health = ServiceHealth(version=__version__, checks=checks, conditions=conditions)
-            if failed:
-                detail = f"The {name} service is waiting for: {', '.join(failed)} ({checks[failed[0]]})"
-        if not failed:
-            return health
-        facts = health.model_dump(mode="json", exclude={"status"})
-        next_step = "Run 'maoctl doctor'; see the log of the service."
-        problem = make_problem(
-            503, "not-ready", detail, next_step, request_context.current_request_id(), **facts
-        )
-        return ProblemResponse(problem, {"Retry-After": "2"})
 
-    @router.get("/conditions", name="health.conditions", summary="List the open conditions")
-    async def conditions(request: Request) -> ConditionList:
-        if all_conditions is not None:
-            return ConditionList(items=list(await all_conditions(request.app)))
-        return ConditionList(items=(await conditions_now(request.app, readiness(request.app)))[1])
+router = APIRouter(tags=["health"])
 
-    @router.get("/metrics", name="health.metrics", summary="Metrics for Prometheus", response_class=Response)
-    async def metrics(request: Request) -> Response:
-        return Response(metrics_of(request.app).render(), media_type=CONTENT_TYPE)
 
-    return router
+@router.get("/livez", name="health.livez", summary="Check that the process responds")
+async def livez() -> ServiceHealth:
+    return ServiceHealth(version=__version__)
+
+
+@router.get(
+    "/readyz",
+    name="health.readyz",
+    summary="Check that all dependencies respond",
+    response_model=ServiceHealth,
+)
+async def readyz(request: Request) -> ServiceHealth | ProblemResponse:
+    about: Health = request.app.state.health
+    checks, conditions = await conditions_now(request.app, about.readiness(request.app))
+    failed = [probe for probe, reason in checks.items() if reason != "ok"]
+    health = ServiceHealth(version=__version__)
+    detail = f"The {about.service} service is not ready."
+    if not request.scope.get(UNAUTHORISED_KEY):  # details name paths, datasets, runs and remotes
+        health = ServiceHealth(version=__version__, checks=checks, conditions=conditions)
+        if failed:
+            detail = f"The {about.service} service is waiting for: {', '.join(failed)} ({checks[failed[0]]})"
+    if not failed:
+        return health
+    facts = health.model_dump(mode="json", exclude={"status"})
+    next_step = "Run 'maoctl doctor'; see the log of the service."
+    problem = make_problem(503, "not-ready", detail, next_step, request_context.current_request_id(), **facts)
+    return ProblemResponse(problem, {"Retry-After": "2"})
+
+
+@router.get("/conditions", name="health.conditions", summary="List the open conditions")
+async def conditions(request: Request) -> ConditionList:
+    about: Health = request.app.state.health
+    if about.all_conditions is not None:
+        return ConditionList(items=list(await about.all_conditions(request.app)))
+    return ConditionList(items=(await conditions_now(request.app, about.readiness(request.app)))[1])
+
+
+@router.get("/metrics", name="health.metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics(request: Request) -> Response:
+    return Response(metrics_of(request.app).render(), media_type=CONTENT_TYPE)

@@ -26,7 +26,7 @@ _LEGACY_USER_AGENT = "python-requests/"
 _VARY = {"Vary": "Accept, User-Agent"}
 
 
-def asks_original(request: Request, response: Response) -> bool:
+async def asks_original(request: Request, response: Response) -> bool:
     """Return True if the response must have the original's format (a dependency); sets `Vary` for caches."""
     response.headers.update(_VARY)
     sent = ",".join(request.headers.getlist("accept"))

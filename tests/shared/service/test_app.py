@@ -20,12 +20,13 @@ from mao_shared.errors import Conflict, StoreUnavailable, Unauthorized
 from mao_shared.metrics import metrics_of
 from mao_shared.models import PipelineInit, Tool
 from mao_shared.service.app import make_api
+from mao_shared.web.api_pages import make_routes
 from mao_shared.web.dependencies import IfMatch, Paging
 
 JSON = {"content-type": "application/json"}
 
 
-def make_routes() -> APIRouter:
+def toolbox_router() -> APIRouter:
     router = APIRouter(tags=["tools"])
 
     @router.post("/tools", status_code=201)
@@ -66,6 +67,9 @@ async def known() -> dict[str, bool]:
     return {"known": True}
 
 
+ROUTES = make_routes("toolbox", [toolbox_router()])
+
+
 @asynccontextmanager
 async def no_lifespan(_: FastAPI) -> AsyncIterator[None]:
     yield
@@ -88,9 +92,7 @@ async def raises_something() -> None:
 
 
 def make_app(**probes: Any) -> FastAPI:
-    return make_api(
-        "toolbox", "A test.", routers=[make_routes()], lifespan=no_lifespan, readiness=lambda _: probes
-    )
+    return make_api("toolbox", "A test.", routes=ROUTES, lifespan=no_lifespan, readiness=lambda _: probes)
 
 
 def client_of(app: FastAPI) -> httpx.AsyncClient:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from mao_shared.errors import StoreUnavailable
 from mao_shared.federation import FederationStore
@@ -20,7 +20,7 @@ from tests.support.waiting import eventually
 
 def app_of(start: Callable[[Service], Awaitable[None]], store: MemoryStore, folder: Path) -> FastAPI:
     settings = ServiceSettings(data_dir=folder, node="node-1")
-    return make_service("toolbox", "A test.", settings, start, routers=[APIRouter()], store=store)
+    return make_service("toolbox", "A test.", settings, start, routes=[], store=store)
 
 
 async def ready(app: FastAPI) -> httpx.Response:

@@ -32,6 +32,7 @@ from fastapi.sse import EventSourceResponse
 from mao_shared.reconcile import background
 from mao_shared.service.app import make_api, serve
 from mao_shared.settings import ServiceSettings
+from mao_shared.web.api_pages import make_routes
 
 router, failing = APIRouter(), asyncio.Event()
 
@@ -53,7 +54,8 @@ async def lifespan(app):
     async with background(controller()):
         yield
 
-app = make_api("toolbox", "A test.", routers=[router], lifespan=lifespan, readiness=lambda _: {})
+routes = make_routes("toolbox", [router])
+app = make_api("toolbox", "A test.", routes=routes, lifespan=lifespan, readiness=lambda _: {})
 serve(app, "toolbox", ServiceSettings())
 """
 

@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI
 from mao_shared.models import Tool
 from mao_shared.models.common import MAX_ENV, STORED
 from mao_shared.service.app import make_api
+from mao_shared.web.api_pages import make_routes
 from mao_shared.web.json_bodies import MAX_DEPTH, JsonFault, find_fault
 
 GOOD = [
@@ -102,7 +103,8 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     async def tool(body: Tool) -> str:
         return body.name
 
-    app = make_api("toolbox", "A test.", routers=[router], lifespan=_no_lifespan, readiness=lambda _: {})
+    routes = make_routes("toolbox", [router])
+    app = make_api("toolbox", "A test.", routes=routes, lifespan=_no_lifespan, readiness=lambda _: {})
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client

@@ -12,21 +12,13 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 
 from mao_shared.json_text import parse_json
 
-from .align import Aligned, Version, align, ordered_places, vote_rows
+from .align import Aligned, Version, align, number_records, ordered_places
 from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
+from .compare import RowChange, TableDiff, compare
 from .documents import Layout, Reader, empty_leaves, leaf_table, plan_layout, vote_places
-from .keys import (
-    POSITION,
-    Key,
-    RowChange,
-    TableDiff,
-    choose_key,
-    compare,
-    find_record,
-    has_key,
-    same_text,
-    vote_key,
-)
+from .field_summary import summarize_document, summarize_table
+from .key_inference import choose_key, vote_key
+from .keys import POSITION, Key, find_record, has_key, same_text
 from .load import (
     NotRecords,
     RecordFormat,
@@ -41,12 +33,16 @@ from .load import (
 from .lookup import find_value, is_inside
 from .object_fields import plan_object_fields, top_field, with_object_fields, without_contradictions
 from .paths import NamedFields, field_rule, leaf_pattern, leaf_patterns
-from .sources import SourceFile
+from .reliability import Family
+from .sources import Rows, SourceFile
 from .vote import (
     RECORD,
-    Differences,
+    Camps,
+    FieldDifferences,
+    FieldReport,
     Incumbent,
     RowVoter,
+    Rules,
     TableTally,
     VotedField,
     pack_records,
@@ -62,8 +58,11 @@ __all__ = [
     "POSITION",
     "RECORD",
     "Aligned",
+    "Camps",
     "CellBallot",
-    "Differences",
+    "Family",
+    "FieldDifferences",
+    "FieldReport",
     "Incumbent",
     "Judge",
     "Key",
@@ -75,6 +74,8 @@ __all__ = [
     "RecordFormat",
     "RowChange",
     "RowVoter",
+    "Rows",
+    "Rules",
     "SourceFile",
     "Table",
     "TableDiff",
@@ -99,6 +100,7 @@ __all__ = [
     "leaf_table",
     "load",
     "load_json_document",
+    "number_records",
     "ordered_places",
     "pack_records",
     "pack_versions",
@@ -107,13 +109,14 @@ __all__ = [
     "plan_object_fields",
     "record_format",
     "same_text",
+    "summarize_document",
+    "summarize_table",
     "text_style",
     "top_field",
     "unpack_records",
     "vote_key",
     "vote_numbers",
     "vote_places",
-    "vote_rows",
     "vote_table",
     "with_object_fields",
     "without_contradictions",

@@ -1,12 +1,15 @@
-"""Aligns the versions of a table by key, and decides which records are in the result and in which order."""
+"""Aligns the versions of a table, and decides which records are in the result and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from .keys import POSITION, Key
+from .lines import align_lines, line_frame, match_lines
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -32,12 +35,14 @@ class Aligned:
     """Versions of a table, aligned: records with the same key have the same place.
 
     `keys` has one row per place. `rows`: for each version, place → row in its table, null if it has no such
-    record; None instead of a series if its rows are in the order of the places.
+    record; None instead of a series if its rows are in the order of the places. `compared`: the columns by
+    which lines without a key were matched.
     """
 
     versions: Sequence[Version]
     keys: DataFrame
     rows: Sequence[Series | None]
+    compared: Sequence[str] = ()
 
     def has(self, version: int, places: Series) -> Series:
         """Return for each place whether the version has a record there."""
@@ -47,6 +52,11 @@ class Aligned:
         if rows is None:
             return polars.repeat(value=True, n=places.len(), eager=True)
         return rows.gather(places).is_not_null()
+
+    def rows_at(self, version: int, places: Series) -> Series:
+        """Return the version's rows at the given places, null where it has no such record."""
+        rows = self.rows[version]
+        return places if rows is None else rows.gather(places)
 
     def value(self, version: int, name: str, place: int) -> tuple[bool, str | None]:
         """Return whether the version has the record at a place, and its value of a field."""
@@ -69,22 +79,30 @@ class Aligned:
         return table[name].gather(places if rows is None else rows.gather(places))
 
 
-def align(versions: Sequence[Version], key: Key) -> Aligned:
-    """Align versions by key. Places follow the first version, then the order of the others."""
+def align(
+    versions: Sequence[Version],
+    key: Key,
+    previous: Callable[[], DataFrame | None] = lambda: None,
+    compared: Sequence[str] | None = None,
+) -> Aligned:
+    """Align versions by key. Places follow the first version, then the order of the others.
+
+    A key has the spelling of most nodes; if tied, that of the previous ground truth, or the first as text.
+    Without a key, equal lines have the same place, and lines between these by position; places then follow
+    the order of all versions, and `number_records` gives them their keys.
+
+    Args:
+        previous: returns the previous ground truth; called only for a tie.
+        compared: the columns that make lines equal, by default all.
+    """
     import polars
 
     if not key.columns:
-        height = max(version.table.height for version in versions)
-        position = polars.int_range(height, dtype=polars.UInt32, eager=True)
-        rows = [
-            None if version.table.height == height else position.set(position >= version.table.height, None)
-            for version in versions
-        ]
-        return Aligned(versions, polars.DataFrame({POSITION: (position + 1).cast(polars.String)}), rows)
-
-    frames = [_keys(version.table, key) for version in versions]
+        return _align_lines(versions, compared)
+    frames = [key.texts(version.table) for version in versions]
     if all(frame.equals(frames[0]) for frame in frames[1:]):
-        return Aligned(versions, frames[0], [None] * len(versions))
+        aligned = Aligned(versions, frames[0], [None] * len(versions))
+        return aligned if key.is_exact else _with_spelling(aligned, key, previous)
     known = frames[0].with_row_index(_PLACE)
     places = [known[_PLACE]]
     for frame in frames[1:]:
@@ -96,7 +114,99 @@ def align(versions: Sequence[Version], key: Key) -> Aligned:
     everywhere = polars.DataFrame({_PLACE: polars.int_range(known.height, dtype=polars.UInt32, eager=True)})
     by_place = [polars.DataFrame({_PLACE: place}).with_row_index(_ROW) for place in places]
     rows = [everywhere.join(frame, on=_PLACE, how="left", maintain_order="left")[_ROW] for frame in by_place]
-    return Aligned(versions, known.drop(_PLACE), rows)
+    aligned = Aligned(versions, known.drop(_PLACE), rows)
+    return aligned if key.is_exact else _with_spelling(aligned, key, previous)
+
+
+def _align_lines(versions: Sequence[Version], compared: Sequence[str] | None) -> Aligned:
+    import polars
+
+    tables = [version.table for version in versions]
+    if compared is None:
+        compared = list(dict.fromkeys(name for table in tables for name in table.columns))
+    places, count = align_lines(tables, compared, [version.votes for version in versions])
+    nowhere = polars.repeat(None, count, dtype=polars.UInt32, eager=True)
+    rows = [
+        None
+        if place.len() == count
+        else nowhere.clone().scatter(place, polars.int_range(place.len(), dtype=polars.UInt32, eager=True))
+        for place in places
+    ]
+    every = polars.int_range(count, dtype=polars.UInt32, eager=True)
+    return number_records(Aligned(versions, polars.DataFrame(), rows, compared), every)
+
+
+def number_records(aligned: Aligned, places: Series) -> Aligned:
+    """Give lines without a key their number in the result as key.
+
+    A line that is not in the result is `3+1`, `3+2` … after the third that is.
+
+    Args:
+        places: those of the result's records, in order.
+    """
+    import polars
+
+    count = next((rows.len() for rows in aligned.rows if rows is not None), aligned.versions[0].table.height)
+    kept = polars.repeat(value=False, n=count, eager=True).scatter(places, values=True)
+    number, nth = polars.col("number"), polars.int_range(1, polars.len() + 1)
+    numbered = (
+        polars.DataFrame({"kept": kept, "number": kept.cast(polars.Int64).cum_sum()})
+        .with_columns(nth.over("number", "kept").alias("nth"))
+        .select(
+            polars.when("kept")
+            .then(number.cast(polars.String))
+            .otherwise(polars.format("{}+{}", "number", "nth"))
+            .alias(POSITION)
+        )
+    )
+    return replace(aligned, keys=numbered)
+
+
+def _with_spelling(aligned: Aligned, key: Key, previous: Callable[[], DataFrame | None]) -> Aligned:
+    """Replace folded keys by their spelling in most versions."""
+    import polars
+
+    count = range(len(aligned.versions))
+    spelled = {}
+    for name in key.columns:
+        texts = [aligned.column(version, name) for version in count]
+        common = _any_text(aligned, name)
+        differ = reduce(or_, ((text != common).fill_null(value=False) for text in texts))
+        places = differ.arg_true()
+        if places.len():
+            ballots = [
+                polars.DataFrame({_PLACE: places, "text": text.gather(places)}).with_columns(
+                    votes=polars.lit(aligned.versions[version].votes, polars.Int64)
+                )
+                for version, text in zip(count, texts, strict=True)
+            ]
+            elected = _elect_spelling(polars.concat(ballots), name, aligned, key, previous)
+            common = common.scatter(elected[_PLACE], elected["text"])
+        spelled[name] = common.alias(name)
+    return replace(aligned, keys=polars.DataFrame(spelled))
+
+
+def _any_text(aligned: Aligned, name: str) -> Series:
+    """Return the text of each place in the first version that has it."""
+    texts = (aligned.column(version, name) for version in range(len(aligned.versions)))
+    return reduce(lambda known, other: known.zip_with(known.is_not_null(), other), texts).alias(name)
+
+
+def _elect_spelling(
+    ballots: DataFrame, name: str, aligned: Aligned, key: Key, previous: Callable[[], DataFrame | None]
+) -> DataFrame:
+    """Return the text of each place that most votes have; if tied, the previous one, or the first as text."""
+    import polars
+
+    votes = polars.col("votes")
+    counted = ballots.drop_nulls().group_by(_PLACE, "text").agg(votes.sum())
+    leaders = counted.filter(votes == votes.max().over(_PLACE)).with_columns(was=polars.lit(value=False))
+    table = previous() if leaders[_PLACE].is_duplicated().any() else None
+    if table is not None and table.height:
+        before = polars.DataFrame({_PLACE: ordered_places(table, aligned, key), "text": table[name]})
+        is_before = leaders.join(before.with_columns(known=True), on=[_PLACE, "text"], how="left")
+        leaders = is_before.select(_PLACE, "text", was=polars.col("known").fill_null(value=False))
+    return leaders.sort(_PLACE, ~polars.col("was"), "text").unique(_PLACE, keep="first", maintain_order=True)
 
 
 def ordered_places(table: DataFrame, aligned: Aligned, key: Key) -> Series:
@@ -104,54 +214,15 @@ def ordered_places(table: DataFrame, aligned: Aligned, key: Key) -> Series:
     import polars
 
     if not key.columns:
-        place = polars.int_range(polars.len(), dtype=polars.UInt32)
-        return table.select(polars.when(place < aligned.keys.height).then(place).alias(_PLACE)).to_series()
-    return _find_places(_keys(table, key), aligned.keys.with_row_index(_PLACE), key)
-
-
-def _keys(table: DataFrame, key: Key) -> DataFrame:
-    import polars
-
-    if table.height == 0:
-        return polars.DataFrame(schema=dict.fromkeys(key.columns, polars.String))
-    return table.select(key.columns)
+        lines = polars.DataFrame([_any_text(aligned, name) for name in aligned.compared])
+        known, other = (line_frame(frame, aligned.compared) for frame in (lines, table))
+        return match_lines(known, other).cast(polars.UInt32).rename(_PLACE)
+    known = key.texts(aligned.keys).with_row_index(_PLACE)
+    return _find_places(key.texts(table), known, key)
 
 
 def _find_places(frame: DataFrame, known: DataFrame, key: Key) -> Series:
     return frame.join(known, on=list(key.columns), how="left", maintain_order="left")[_PLACE]
-
-
-@dataclass(frozen=True, slots=True)
-class RowVote:
-    """For each place: the record is `kept`, only in some versions, undecided, or decided after a tie."""
-
-    kept: Series
-    partial: Series
-    undecided: Series
-    contested: Series
-
-
-def vote_rows(aligned: Aligned, incumbent: Series | None) -> RowVote:
-    """Decide which records are in the result: those that most nodes have.
-
-    Ties are decided as in the previous ground truth, or by weight if there is none.
-
-    Args:
-        incumbent: over all places, whether the previous ground truth has the record.
-    """
-    import polars
-
-    votes = weight = polars.repeat(0, aligned.keys.height, dtype=polars.Int64, eager=True)
-    for version, rows in zip(aligned.versions, aligned.rows, strict=True):
-        has = polars.lit(1) if rows is None else rows.is_not_null().cast(polars.Int64)
-        votes = polars.select(votes + version.votes * has).to_series()
-        weight = polars.select(weight + version.weight * has).to_series()
-    total = sum(version.votes for version in aligned.versions)
-    total_weight = sum(version.weight for version in aligned.versions)
-    tied = 2 * votes == total
-    wins = 2 * weight > total_weight if incumbent is None else incumbent
-    undecided = tied & (2 * weight == total_weight) if incumbent is None else tied & ~tied
-    return RowVote((2 * votes > total) | (tied & wins), votes < total, undecided, tied)
 
 
 def row_order(aligned: Aligned, kept: Series) -> Series:
@@ -161,7 +232,7 @@ def row_order(aligned: Aligned, kept: Series) -> Series:
     """
     import polars
 
-    if all(rows is None for rows in aligned.rows):
+    if all(rows is None or rows.drop_nulls().is_sorted() for rows in aligned.rows):
         return kept.arg_true()
     all_versions = range(len(aligned.versions))
     rows = [_row_positions(aligned, version) for version in all_versions]

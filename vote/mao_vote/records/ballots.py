@@ -1,12 +1,14 @@
 """Votes on all cells of a field at once, by the default rules or by a judge, and on plain numbers.
 
-Ballots are a table with the columns `cell` (a number that identifies the cell), `text` (null: no such field),
-`votes`, `weight`. Texts that are the same number, such as 1 and 1.0, are one candidate. `decide_cells`
-chooses a candidate for each cell and gives the reason:
+Ballots are a table with the columns `cell` (a number that identifies the cell), `version`, `nodes` (how many
+have this version), `votes` (their voices, see reliability.py), `weight`, `text`, and `number` or `word`, by
+which values are compared. Ballots without an observation are left out. `decide_cells` chooses a value for
+each cell and gives the reason:
 
-    more than half of the votes                                   majority
-    numbers, where most votes are for numbers (numbers.py)        tolerance, plurality, median …
-    most votes                                                    plurality
+    more than half of the voices                                  majority
+    numbers, where most voices are for numbers (measures.py)      tolerance, plurality, median …
+    most voices                                                   plurality
+    most voices, but not of most nodes                            reliability
     tied: the incumbent's value, or else the heaviest             incumbent, weight
     still tied                                                    undecided
 """
@@ -19,38 +21,42 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from .numbers import decide_numeric_cells, numbers
+from .measures import HALF_DAY, Noise, Tolerance, decide_numeric_cells
 
 if TYPE_CHECKING:
-    from polars import DataFrame, Series
+    from polars import DataFrame, Expr, Series
 
-IncumbentTexts = Callable[["Series"], "Series"]
-"""Cells → their texts in the previous ground truth; null if it has none."""
+IncumbentValues = Callable[["Series"], "DataFrame"]
+"""Cells → their number and word in the previous ground truth; both null if it has none."""
 CANDIDATE = ("cell", "number", "word")
-_COLUMNS = ("cell", "number", "word", "text", "other", "why", "behind", "total", "several")
+_COLUMNS = (
+    "cell",
+    "number",
+    "word",
+    "text",
+    "other",
+    "why",
+    "behind",
+    "nodes",
+    "total_nodes",
+    "most_nodes",
+    "several",
+)
 COMPUTED = "computed"  # the reason for a value that no version has
 
 
-def with_candidates(ballots: DataFrame) -> DataFrame:
-    """Add the columns `number` and `word`, of which one is set; both are null without the field."""
-    import polars
+def decide_cells(ballots: DataFrame, noise: Noise, incumbent: IncumbentValues) -> DataFrame:
+    """Return one row per cell: cell, chosen (the text), number, word, why, behind (nodes), total, several.
 
-    text = polars.col("text")
-    return ballots.with_columns(numbers(ballots["text"]).alias("number")).with_columns(
-        polars.when(polars.col("number").is_null()).then(text).alias("word")
-    )
-
-
-def decide_cells(ballots: DataFrame, error: float, incumbent: IncumbentTexts) -> DataFrame:
-    """Return one row per cell: cell, chosen (the text), number, word, why, behind (votes), total, several.
-
-    `several` is true if there is more than one candidate. `ballots` must come from `with_candidates`.
+    `several` is true if there is more than one candidate, `total` is the number of nodes that observed the
+    cell.
     """
     import polars
 
     text = polars.col("text")
     candidates = ballots.group_by(CANDIDATE).agg(
         polars.col("votes").sum(),
+        polars.col("nodes").sum(),
         polars.col("weight").sum(),
         text.min().alias("text"),
         text.max().alias("other"),
@@ -58,31 +64,62 @@ def decide_cells(ballots: DataFrame, error: float, incumbent: IncumbentTexts) ->
     cells = candidates.group_by("cell").agg(
         total=polars.col("votes").sum(),
         most=polars.col("votes").max(),
+        total_nodes=polars.col("nodes").sum(),
+        most_nodes=polars.col("nodes").max(),
         numbers=polars.col("votes").filter(polars.col("number").is_not_null()).sum(),
         several=polars.len() > 1,
     )
     candidates = candidates.join(cells, on="cell")
     is_majority = 2 * polars.col("most") > polars.col("total")
     majority = candidates.filter(is_majority & (polars.col("votes") == polars.col("most"))).with_columns(
-        why=polars.lit("majority"), behind=polars.col("votes")
+        why=polars.lit("majority"), behind=polars.col("nodes")
     )
     parts, disputed = [majority], candidates.filter(~is_majority)
     if not disputed.is_empty():
-        places = disputed["cell"].unique()
-        before = with_candidates(polars.DataFrame({"cell": places, "text": incumbent(places)}))
-        before = before.select(
-            "cell", old_number="number", old_word="word", exists=polars.col("text").is_not_null()
-        )
-        disputed = disputed.join(before, on="cell").with_columns(
+        disputed = disputed.join(_incumbents(disputed, incumbent), on="cell").with_columns(
             incumbent=polars.col("exists")
             & polars.col("number").eq_missing(polars.col("old_number"))
             & polars.col("word").eq_missing(polars.col("old_word"))
         )
         numeric = 2 * polars.col("numbers") > polars.col("total")
         is_number = polars.col("number").is_not_null()
-        parts.append(decide_numeric_cells(disputed.filter(numeric & is_number), error))
+        parts.append(decide_numeric_cells(disputed.filter(numeric & is_number), noise))
         parts.append(_decide_texts(disputed.filter(~numeric)))
-    return _restore_spelling(polars.concat([part.select(*_COLUMNS) for part in parts]), ballots)
+    decided = polars.concat([part.select(*_COLUMNS) for part in parts]).with_columns(why=_reason())
+    return _restore_spelling(decided.rename({"total_nodes": "total"}).drop("nodes", "most_nodes"), ballots)
+
+
+def _incumbents(disputed: DataFrame, incumbent: IncumbentValues) -> DataFrame:
+    """Return for each cell the candidate of the previous ground truth: old_number, old_word, exists."""
+    import polars
+
+    places = disputed.group_by("cell").agg(latest=polars.col("number").max()).sort("cell")
+    before = places.hstack(incumbent(places["cell"]))
+    number = polars.col("number")
+    return before.select(
+        "cell",
+        # times of the day after midnight count on from the day before, as in `unwrapped`
+        old_number=polars.when((polars.col("latest") >= 2 * HALF_DAY) & (number < HALF_DAY))
+        .then(number + 2 * HALF_DAY)
+        .otherwise(number),
+        old_word="word",
+        exists=number.is_not_null() | polars.col("word").is_not_null(),
+    )
+
+
+def _reason() -> Expr:
+    """Correct the reason by the number of nodes, where a majority or plurality is one of voices only."""
+    import polars
+
+    why, nodes = polars.col("why"), polars.col("nodes")
+    is_most = nodes == polars.col("most_nodes")
+    return (
+        polars.when(~why.is_in(["majority", "plurality"]) | (2 * nodes > polars.col("total_nodes")))
+        .then(polars.when(why == "plurality").then(polars.lit("majority")).otherwise(why))
+        .when(is_most)
+        .then(polars.lit("plurality"))
+        .otherwise(polars.lit("reliability"))
+    )
 
 
 def _decide_texts(candidates: DataFrame) -> DataFrame:
@@ -104,7 +141,7 @@ def _decide_texts(candidates: DataFrame) -> DataFrame:
         .then(polars.lit("weight"))
         .otherwise(polars.lit("undecided"))
     )
-    decided = first.with_columns(why=why, behind=polars.col("votes"))
+    decided = first.with_columns(why=why, behind=polars.col("nodes"))
     undecided = polars.col("why") == "undecided"
     return decided.with_columns(
         polars.when(~undecided).then(polars.col(name)).alias(name)
@@ -113,20 +150,20 @@ def _decide_texts(candidates: DataFrame) -> DataFrame:
 
 
 def _restore_spelling(chosen: DataFrame, ballots: DataFrame) -> DataFrame:
-    """Write numbers as most voters spell them; if tied, the shortest, then the first in text order."""
+    """Write values as most nodes spell them; if tied, the shortest, then the first in text order."""
     import polars
 
-    spelt_differently = chosen.filter(polars.col("text") != polars.col("other")).select("cell", "number")
+    spelt_differently = chosen.filter(polars.col("text") != polars.col("other")).select(*CANDIDATE)
     chosen = chosen.rename({"text": "chosen"}).drop("other")
     if spelt_differently.is_empty():
         return chosen
     spellings = (
-        ballots.join(spelt_differently, on=["cell", "number"])
+        ballots.join(spelt_differently, on=CANDIDATE, nulls_equal=True)
         .group_by("cell", "text")
-        .agg(polars.col("votes").sum())
+        .agg(polars.col("nodes").sum())
     )
     best = spellings.sort(
-        "cell", "votes", polars.col("text").str.len_chars(), "text", descending=[False, True, False, False]
+        "cell", "nodes", polars.col("text").str.len_chars(), "text", descending=[False, True, False, False]
     ).unique("cell", keep="first", maintain_order=True)
     return (
         chosen.join(best.select("cell", best="text"), on="cell", how="left")
@@ -137,17 +174,20 @@ def _restore_spelling(chosen: DataFrame, ballots: DataFrame) -> DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class CellBallot:
-    """A version's value of a cell: its `text` (None: no such field), and the `number` if it is one."""
+    """A version's value of a cell: its `text`, and the `number` if it is compared as one."""
 
     version: int
     votes: int
     text: str | None
     number: float | None
+    word: str | None = None
 
     @property
     def candidate(self) -> tuple[float | None, str | None]:
-        """The number, otherwise the text: texts that are the same number are one candidate."""
-        return self.number, self.text if self.number is None else None
+        """The number, otherwise the word or text: texts that are the same number are one candidate."""
+        if self.number is not None:
+            return self.number, None
+        return None, self.text if self.word is None else self.word
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,23 +207,43 @@ Judge = Callable[[Sequence[CellBallot]], Verdict | None]
 """Decides a cell from its ballots, which are in no particular order; None leaves it to the default rules."""
 
 
-def apply_judge(decided: DataFrame, ballots: DataFrame, judge: Judge) -> DataFrame:
-    """Replace the decisions of `decide_cells` on cells with several candidates by the judge's verdicts."""
+def apply_judge(
+    decided: DataFrame, ballots: DataFrame, judge: Judge, keep_majority: Callable[[float, float], bool] | None
+) -> DataFrame:
+    """Replace the decisions of `decide_cells` on cells with several candidates by the judge's verdicts.
+
+    Args:
+        keep_majority: returns whether two numbers agree. If given, a verdict against the value with which
+            more than half of the nodes or voices agree is void, so that a minority with a good history cannot
+            win.
+    """
     import polars
 
-    contested = ballots.join(decided.filter("several").select("cell"), on="cell").sort("cell", "version")
+    names = ("cell", "chosen", "number", "word", "why", "behind")
+    contested = decided.filter("several")
+    defaults = {row[0]: row[1:] for row in contested.select(*names, "total").iter_rows()}
+    cast = ballots.join(contested.select("cell"), on="cell").sort("cell", "version")
     rows = []
-    by_cell = contested.select("cell", "version", "votes", "text", "number").iter_rows()
+    by_cell = cast.select("cell", "version", "nodes", "text", "number", "word").iter_rows()
     for cell, group in groupby(by_cell, key=itemgetter(0)):
         votes = [CellBallot(*row[1:]) for row in group]
-        if (verdict := judge(votes)) is not None:
-            number, word = verdict.candidate
-            behind = sum(ballot.votes for ballot in votes if ballot.candidate == verdict.candidate)
-            rows.append((cell, verdict.text, number, word, verdict.why, behind))
+        if (verdict := judge(votes)) is None:
+            continue
+        word = next((ballot.candidate[1] for ballot in votes if ballot.text == verdict.text), None)
+        number = verdict.number
+        _, default_number, default_word, why, behind, total = defaults[cell]
+        is_clear = 2 * behind > total or why == "reliability"
+        if keep_majority is not None and verdict.why != COMPUTED and is_clear:
+            is_same = (number, word) == (default_number, default_word)
+            if number is not None and default_number is not None:
+                is_same = keep_majority(number, default_number)
+            if not is_same:
+                continue
+        supporters = sum(ballot.votes for ballot in votes if ballot.candidate == (number, word))
+        rows.append((cell, verdict.text, number, word if number is None else None, verdict.why, supporters))
     if not rows:
         return decided
     kept = decided.select("cell", "total", "several")
-    names = ("cell", "chosen", "number", "word", "why", "behind")
     types = {name: decided.schema[name] for name in names}
     new = polars.DataFrame(rows, schema=types, orient="row").join(kept, on="cell")
     return polars.concat([decided.join(new, on="cell", how="anti"), new.select(decided.columns)])
@@ -209,13 +269,17 @@ def vote_numbers(
         word=polars.lit(None, polars.String),
         text=polars.col("number").cast(polars.String),
         votes=polars.lit(1, polars.Int64),
+        nodes=polars.lit(1, polars.Int64),
         weight=polars.lit(1, polars.Int64),
     )
 
-    def no_incumbent(cells: Series) -> Series:
-        return polars.repeat(None, cells.len(), dtype=polars.String, eager=True)
+    def no_incumbent(cells: Series) -> DataFrame:
+        return polars.DataFrame(
+            {"number": [None] * cells.len(), "word": [None] * cells.len()},
+            schema={"number": polars.Float64, "word": polars.String},
+        )
 
-    decided = decide_cells(ballots, error, no_incumbent)
+    decided = decide_cells(ballots, Noise(Tolerance(relative=error)), no_incumbent)
     found: list[tuple[float | None, str, bool]] = [(None, "undecided", False)] * len(rounds)
     contested = 2 * polars.col("behind") <= polars.col("total")
     for cell, value, why, disputed in decided.select("cell", "number", "why", contested).iter_rows():

@@ -30,10 +30,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mao_shared.models.round import FieldRule, FileRule
 
-from .align import Aligned, RowVote
+from .align import Aligned
 from .identity import Entries, FoundLists, find_entries, find_identity
 from .load import cell_text, escape_step
 from .paths import NamedFields, field_rule, is_entry, member_steps
+from .rows import FULL_COVERAGE, RowVote
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -403,6 +404,10 @@ def vote_places(
             wins = 2 * weights[place] > around_weight if before is None else before[place]
             undecided[place] = tied and before is None and 2 * weights[place] == around_weight
             kept[place] = 2 * votes[place] > around or (tied and wins)
-    return RowVote(
-        *(polars.Series(flags, dtype=polars.Boolean) for flags in (kept, partial, undecided, contested))
+    flags = (kept, partial, undecided, contested)
+    in_result, in_some, without_result, after_tie = (
+        polars.Series(flag, dtype=polars.Boolean) for flag in flags
     )
+    counts = polars.Series(votes, dtype=polars.Int64)
+    coverage = (FULL_COVERAGE,) * len(aligned.versions)
+    return RowVote(in_result, in_some, without_result, after_tie, counts, coverage)

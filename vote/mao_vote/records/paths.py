@@ -47,14 +47,14 @@ def is_entry(path: str) -> bool:
     return path.rpartition("/")[2].startswith("[")
 
 
-def field_rule(fields: Mapping[str, FieldRule], name: str) -> FieldRule:
+def field_rule(fields: Mapping[str, FieldRule], name: str, default: FieldRule | None = None) -> FieldRule:
     """Return what a definition declares for a pattern or a field, by its whole name or its last step."""
     if not fields:
         return _DEFAULT
     found = fields.get(name) or fields.get(f"/{name}")
     if found is None and name.startswith("/"):
         found = fields.get(unescape_step(name.rpartition("/")[2]))
-    return found or _DEFAULT
+    return found or default or _DEFAULT
 
 
 def unescape_step(step: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from .keys import Key
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 _ROW = "\0row"  # `load` lets no NUL through
+Rows: TypeAlias = "Series"
+"""For each record of the result, its row in a version, null if the version does not have it."""
 Changed = Callable[[str, int, Mapping[str, str | None]], str | None]
 """`(text, place, others)` → the model's text of a record with other cells, None if that is not possible.
 
@@ -27,11 +29,16 @@ has the decided value, None if no version has it.
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A version of a file and its records. `columns` are the file's, if the table lacks some of them."""
+    """A version of a file and its records.
+
+    `columns` are the file's, if the table lacks some of them. `rows`: where the result's records are in the
+    table; by default they are found by the exact texts of their key, or by number.
+    """
 
     content: bytes
     table: DataFrame
     columns: Sequence[str] = ()
+    rows: Rows | None = None
 
 
 def _row_positions(result: DataFrame, table: DataFrame, key: Key, places: Series) -> Series:
@@ -89,7 +96,10 @@ def take_over(
                 return texts
             continue
         expected = table if unresolved.len() == table.height else table[unresolved]
-        rows = _row_positions(expected, source.table, key, unresolved)
+        if source.rows is None:
+            rows = _row_positions(expected, source.table, key, unresolved)
+        else:
+            rows = source.rows.gather(unresolved)
         differing = _differing_cells(expected, source.table, rows)
         differs = polars.select(polars.any_horizontal(*differing.values())).to_series() | rows.is_null()
         texts = texts.scatter(unresolved.filter(~differs), raw.gather(rows.filter(~differs)))

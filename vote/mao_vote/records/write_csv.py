@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from .csv_text import CsvPieces, raw_cells, split_pieces, split_record, strip_common_line_ends, uses_quotes
@@ -117,7 +117,7 @@ def _with_columns(source: SourceFile, columns: Sequence[str]) -> SourceFile:
     existing = source.table.columns
     if existing == columns or not set(columns) <= set(existing):
         return source
-    return SourceFile(source.content, source.table.select(columns), existing)
+    return replace(source, table=source.table.select(columns), columns=existing)
 
 
 def _text(source: SourceFile) -> str:

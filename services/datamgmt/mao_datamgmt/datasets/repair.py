@@ -47,6 +47,8 @@ class CloneRepair:
         self._pause = pause
         self._reported: set[str] = set()
         self._refreshing = asyncio.Lock()
+        self._retry = asyncio.Event()
+        self._waiting: set[str] = set()
         self._losses_unknown: set[str] = set()  # datasets whose lost commits are not recorded yet
         executor.on_error = self._rebuild_if_broken
         executor.on_change.append(self._changed)
@@ -57,21 +59,26 @@ class CloneRepair:
 
         async def step() -> float:
             nonlocal tries
-            records = await self._executor.read(broken.broken_clones, self._context)
-            waiting = sorted({record.dataset for record in records if record.state == "waiting"})
-            await self.refresh()
-            self._guard.keep(set(waiting))
-            for dataset in waiting:
+            waiting = await self.refresh()
+            self._guard.keep(waiting)
+            for dataset in sorted(waiting):
                 try:
                     with self._guard.item(dataset):
                         await self._executor.inspect(dataset)
                 except Unavailable as error:
                     log.warning("clone.not_rebuilt", dataset=dataset, error=error.detail)
             tries = tries + 1 if waiting else 0
-            return min(self._pause * 2.0 ** min(tries, 10), MAX_RETRY_SECONDS)
+            return (
+                min(self._pause * 2.0 ** min(tries, 10), MAX_RETRY_SECONDS) if waiting else MAX_RETRY_SECONDS
+            )
 
         await every(
-            0.0, step, name="clones", conditions=self._conditions, failing=Backoff(1.0, MAX_RETRY_SECONDS)
+            0.0,
+            step,
+            name="clones",
+            wake=self._retry,
+            conditions=self._conditions,
+            failing=Backoff(1.0, MAX_RETRY_SECONDS),
         )
 
     async def _rebuild_if_broken(self, names: list[str], error: BaseException) -> MaoError | None:
@@ -111,8 +118,11 @@ class CloneRepair:
         except (MaoError, RepositoryError, OSError) as error:
             log.warning("clone.losses_not_recorded", dataset=dataset, error=str(error))
 
-    async def refresh(self) -> None:
-        """Report the latest broken clone of each dataset as a condition."""
+    async def refresh(self) -> set[str]:
+        """Report the latest broken clone of each dataset as a condition; return those that wait for a remote.
+
+        `run` tries a dataset that has begun to wait again after `pause`.
+        """
         async with self._refreshing:
             records = await self._executor.read(broken.broken_clones, self._context)
             latest = {record.dataset: record for record in records}
@@ -121,7 +131,12 @@ class CloneRepair:
             for dataset in self._reported - latest.keys():
                 self._conditions.clear("clone", dataset)
             self._reported = set(latest)
-            self._losses_unknown |= {record.dataset for record in records if record.state == "waiting"}
+            waiting = {record.dataset for record in records if record.state == "waiting"}
+            if waiting - self._waiting:
+                asyncio.get_running_loop().call_later(self._pause, self._retry.set)
+            self._waiting = waiting
+            self._losses_unknown |= waiting
+            return waiting
 
     async def acknowledge(self, dataset: str) -> None:
         """Acknowledge a broken clone; see `broken.acknowledge`."""

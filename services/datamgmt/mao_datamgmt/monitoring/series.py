@@ -17,13 +17,13 @@ from mao_shared.models import Alarm, Point, Run, Series, StepRun
 from mao_shared.models.alarm import AlarmKind
 from mao_shared.states import StepPhase
 from mao_shared.store import Records
-from mao_vote.detector import Detector, Judgement
+from mao_vote.detector import MAX_VALUES, Detector, Judgement
 
 from .extract import MetricReading, read_metrics
 
 log = get_logger(__name__)
 
-MAX_POINTS = 400  # newest points of a series that are kept; the detector needs about forty
+MAX_POINTS = MAX_VALUES  # newest points of a series that are kept; the detector remembers no more
 RaiseAlarm = Callable[[Alarm], Awaitable[object]]
 
 
@@ -116,6 +116,7 @@ class SeriesRecorder:
                         "expected": judgement.expected,
                         "band": judgement.band,
                         "provisional": judgement.provisional,
+                        "reason": judgement.reason,
                     }
                 )
             )
@@ -162,8 +163,7 @@ def describe_outlier(observation: Observation, value: float, judgement: Judgemen
     state = "has stayed on a new level and is" if judgement.verdict == "level-shift" else "is"
     unit = f" {metric.unit}" if metric.unit else ""
     allowed = f"expected {judgement.expected:.6g} ± {judgement.band:.6g}"
-    caveat = "; there are still few earlier values" if judgement.provisional else ""
-    return f"{metric.name} of step {step} {state} {value:.15g}{unit}, {allowed}{caveat}."
+    return f"{metric.name} of step {step} {state} {value:.15g}{unit}, {allowed}: {judgement.reason}."
 
 
 def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[Series, Judgement]:
@@ -173,8 +173,8 @@ def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[
     """
     for index, point in enumerate(series.points):
         if point.run == run:
-            return series, judge(series.points[:index], point.value)
-    judgement = judge(series.points, value)
+            return series, judge(series.points[:index], point.value, point.time)
+    judgement = judge(series.points, value, time)
     point = Point(
         run=run,
         time=time,
@@ -187,11 +187,14 @@ def with_point(series: Series, run: str, time: datetime, value: float) -> tuple[
     return series.model_copy(update={"points": [*series.points, point][-MAX_POINTS:]}), judgement
 
 
-def judge(before: Sequence[Point], value: float) -> Judgement:
-    """Judge a value after earlier points. A truncated series is read from its first accepted point."""
+def judge(before: Sequence[Point], value: float, time: datetime) -> Judgement:
+    """Judge a value at a time after earlier points.
+
+    A truncated series is read from its first accepted point.
+    """
     detector, has_accepted = Detector(), False
     for point in before:
         has_accepted = has_accepted or point.accepted
         if has_accepted:
-            detector.see(point.value)
-    return detector.see(value)
+            detector.see(point.value, point.time)
+    return detector.see(value, time)

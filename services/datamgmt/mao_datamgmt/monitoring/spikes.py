@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import isfinite
 from typing import Literal
 
@@ -29,6 +30,7 @@ class Spike:
 
     `whose` is `node` if these nodes spike and ground truth does not, `consensus` if ground truth spikes (with
     the nodes that spike too), `lagging` if ground truth spikes and these nodes have a value that does not.
+    `reason`: what the expected value and the band of ground truth come from, or of the node if only one spikes.
     """
 
     tick: int
@@ -36,17 +38,22 @@ class Spike:
     nodes: tuple[str, ...]
     value: float | None
     expected: float | None
+    reason: str
 
 
-def detect_spikes(nodes: Mapping[str, Sequence[float | None]], truth: Sequence[float | None]) -> list[Spike]:
+def detect_spikes(
+    nodes: Mapping[str, Sequence[float | None]],
+    truth: Sequence[float | None],
+    ticks: Sequence[datetime],
+) -> list[Spike]:
     """Return all spikes of one metric, by tick. Each series has one value or None per tick.
 
     `value` and `expected` are those of ground truth. Raises ValueError if the lengths differ.
     """
-    if any(len(series) != len(truth) for series in nodes.values()):
-        raise ValueError("the series of the nodes and of ground truth differ in length")
-    truth_judgements = judge_series(truth)
-    node_judgements = {node: judge_series(series) for node, series in sorted(nodes.items())}
+    if any(len(series) != len(ticks) for series in (truth, *nodes.values())):
+        raise ValueError("the series of the nodes and of ground truth differ in length from the ticks")
+    truth_judgements = judge_series(truth, ticks)
+    node_judgements = {node: judge_series(series, ticks) for node, series in sorted(nodes.items())}
     return [
         spike
         for tick, judgement in enumerate(truth_judgements)
@@ -59,10 +66,13 @@ def detect_spikes(nodes: Mapping[str, Sequence[float | None]], truth: Sequence[f
     ]
 
 
-def judge_series(series: Sequence[float | None]) -> list[Judgement | None]:
+def judge_series(series: Sequence[float | None], ticks: Sequence[datetime]) -> list[Judgement | None]:
     """Return the detector's judgement of each value, None for a missing or non-finite value."""
     detector = Detector()
-    return [None if value is None or not isfinite(value) else detector.see(value) for value in series]
+    return [
+        None if value is None or not isfinite(value) else detector.see(value, tick)
+        for value, tick in zip(series, ticks, strict=True)
+    ]
 
 
 def _spikes_at(
@@ -76,14 +86,17 @@ def _spikes_at(
     )
     expected = None if truth_judgements is None else truth_judgements.expected
     if truth_judgements is None or not truth_judgements.alarming:
-        return [Spike(tick, "node", spiking, value, expected)] if spiking else []
-    found = [Spike(tick, "consensus", spiking, value, expected)]
+        reasons = [judgement.reason for node in spiking if (judgement := node_judgements[node]) is not None]
+        reason = reasons[0] if len(reasons) == 1 else ""
+        return [Spike(tick, "node", spiking, value, expected, reason)] if spiking else []
+    reason = truth_judgements.reason
+    found = [Spike(tick, "consensus", spiking, value, expected, reason)]
     quiet = tuple(
         node
         for node, judgement in node_judgements.items()
         if judgement is not None and judgement.verdict == "accepted"
     )
-    return [*found, Spike(tick, "lagging", quiet, value, expected)] if quiet else found
+    return [*found, Spike(tick, "lagging", quiet, value, expected, reason)] if quiet else found
 
 
 def find_spikes(clone: Clone, tip: str, metrics: Sequence[ControlMetric], max_rounds: int) -> Spikes:
@@ -102,7 +115,8 @@ def _find_metric_spikes(
 
     names = sorted({node for decided in rounds for node in decided.evidence.commits})
     nodes = {node: values([decided.evidence.commits.get(node) for decided in rounds]) for node in names}
-    found = detect_spikes(nodes, values([decided.commit for decided in rounds]))
+    ticks = [decided.evidence.tick for decided in rounds]
+    found = detect_spikes(nodes, values([decided.commit for decided in rounds]), ticks)
     return [
         RoundSpike(
             metric=metric.name,
@@ -112,6 +126,7 @@ def _find_metric_spikes(
             nodes=list(spike.nodes),
             value=spike.value,
             expected=spike.expected,
+            reason=spike.reason or None,
             values={node: nodes[node][spike.tick] for node in spike.nodes},
         )
         for spike in found

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from mao_shared.web.api_pages import make_routes
+
 from . import alarms, datasets, evidence, external, git, rounds
 
-ROUTERS = (
-    datasets.router,
-    alarms.router,
-    external.router,
-    external.verbatim,
-    git.router,
-    evidence.router,
-    rounds.router,
+ROUTES = make_routes(
+    "datamgmt",
+    (
+        datasets.router,
+        alarms.router,
+        external.router,
+        external.verbatim,
+        git.router,
+        evidence.router,
+        rounds.router,
+    ),
 )

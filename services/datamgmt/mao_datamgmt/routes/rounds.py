@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
+from pydantic import StringConstraints
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.monitoring.spikes import find_spikes
@@ -17,12 +18,15 @@ from mao_shared.models import GROUND_TRUTH, Name
 from mao_shared.models.alarm import Spikes
 from mao_shared.models.evidence import Audit, CellPage, DecidedRound, Explanation, Ranking, RoundPage
 from mao_shared.models.round import LiveRounds
+from mao_shared.models.schema import MAX_SCHEMA_FILES, Schema
 from mao_shared.web.dependencies import Paging
 from mao_vote import (
     audit_ground_truth,
+    describe_schema,
     explain_ground_truth,
     find_round,
     find_unattested,
+    list_record_files,
     list_rounds,
     page_of_cells,
     rank_nodes,
@@ -139,6 +143,31 @@ async def cell(
 )
 async def audit_round(manager: TheManager, name: DatasetName, round_id: RoundId) -> Audit:
     return await manager.query(lambda context: audit_ground_truth(*_find_decided(context, name, round_id)))
+
+
+@router.get(
+    "/datasets/{name}/rounds/{round}/schema",
+    name="rounds.schema",
+    summary="Describe record files of a round: their keys, and what their fields are",
+)
+async def schema(
+    manager: TheManager,
+    name: DatasetName,
+    round_id: RoundId,
+    file: Annotated[
+        list[Annotated[str, StringConstraints(max_length=4096)]] | None,
+        Query(max_length=MAX_SCHEMA_FILES, description="Paths of files; without any, all record files"),
+    ] = None,
+) -> Schema:
+    """Fields are described as by the definition of the round, from the values in the commits of its nodes."""
+
+    def run_query(context: Context) -> Schema:
+        clone, _, decided = _find_decided(context, name, round_id)
+        commits, definition = decided.evidence.commits, decided.evidence.definition
+        paths = file or list_record_files(clone, [decided.commit], definition)
+        return describe_schema(clone, commits, definition, paths)
+
+    return await manager.query(run_query)
 
 
 @router.get(

@@ -126,7 +126,7 @@ class Lifecycle:
         await until_done(join, name="join-by-file", away=JOIN_BACKOFF, failing=JOIN_BACKOFF, outages=MaoError)
 
 
-def get_lifecycle(request: Request) -> Lifecycle:
+async def get_lifecycle(request: Request) -> Lifecycle:
     """Return the lifecycle built at startup; a FastAPI dependency."""
     lifecycle: Lifecycle = request.app.state.lifecycle
     return lifecycle

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from mao_shared.models import Dataset, Pipeline, Tool
+from mao_shared.web.api_pages import make_routes
 
 from . import federation, nodes, pipelines
 from .records import DATASETS, PIPELINES, TOOLS, catalogue_router
 
-
-def routers() -> list[APIRouter]:
-    return [
+ROUTES = make_routes(
+    "registry",
+    [
         catalogue_router("tools", Tool, lambda registry: registry.tools, TOOLS),
         catalogue_router("datasets", Dataset, lambda registry: registry.datasets, DATASETS),
         catalogue_router("pipelines", Pipeline, lambda registry: registry.pipelines, PIPELINES),
@@ -22,4 +21,5 @@ def routers() -> list[APIRouter]:
         pipelines.enrolments_router,
         federation.router,
         nodes.store_router,
-    ]
+    ],
+)

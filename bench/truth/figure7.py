@@ -13,9 +13,8 @@ from pathlib import Path
 
 from tests.support.evidence import find_shared_data
 
+from bench.report import Measure
 from mao_vote import decide_rounds
-
-from .report import Measure
 
 OUT_OF_REACH = ("100", 1.0)
 """Here every voter errs by up to the whole value, so only the middle of the distribution is informative. The

@@ -1,0 +1,81 @@
+"""Compares the vote on a set of observations with the rules before and with simple ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench.report import Measure
+
+from .peers import ALONE, score_methods
+from .sets import ABSENT, Found, Score, TruthSet, decide, score
+from .simple import clear_plurality, median, plurality
+
+MAX_FIELDS = 10  # described one by one
+BEFORE = 3
+"""The version of the voting rules that 'before' stands for."""
+
+
+def compare(sets: Sequence[TruthSet], folder: Path) -> list[Measure]:
+    """Measure the share of right cells of the vote on each set, beside that of other methods."""
+    published = score_methods(sets)
+    return [
+        compare_one(observed, folder, published[number] if published else {})
+        for number, observed in enumerate(sets)
+    ]
+
+
+def compare_one(observed: TruthSet, folder: Path, published: Mapping[str, Score]) -> Measure:
+    """Measure the share of right cells.
+
+    Its limit: not below the floors but for chance (three standard errors). Of plurality, the limit counts
+    what it decides, and the goal also what it guesses where values tie, which the vote may leave open.
+    """
+    claims = [part.claims for part in observed.scored]
+    found = decide(observed, folder)
+    ours = score(observed, found)
+    others = {}
+    if ALONE not in os.environ:
+        others[f"rules {BEFORE}"] = score(observed, decide(observed, folder, rules=BEFORE))
+    others |= {
+        "plurality": score(observed, [plurality(part) for part in claims]),
+        "median": score(observed, [median(part, observed.words) for part in claims]),
+        **published,
+    }
+    floors = {name: others[name] for name in observed.floors}
+    if observed.definition.history != "NONE":
+        plain = observed.definition.model_copy(update={"history": "NONE"})
+        floors["no history"] = score(observed, decide(replace(observed, definition=plain), folder))
+        others["no history"] = floors["no history"]
+    decided = score(observed, [clear_plurality(part) for part in claims])
+    limit = at_least(ours, (floors | {"plurality": decided} if "plurality" in floors else floors).values())
+    return Measure(
+        name=f"truth, {observed.name}",
+        ours=ours.share,
+        unit="",
+        beside={name: other.share for name, other in others.items()},
+        judged="ours",
+        goal=max(at_least(ours, floors.values()), observed.goal or 0),
+        limit=limit,
+        is_lower_bound=True,
+        note=describe(observed, ours, found),
+    )
+
+
+def at_least(ours: Score, floors: Iterable[Score]) -> float:
+    return max([0.0, *(floor.share - ours.margin(floor) for floor in floors)])
+
+
+def describe(observed: TruthSet, ours: Score, found: Sequence[Found]) -> str:
+    missing = sum(
+        cell in part.claims and wanted != ABSENT and cell not in result
+        for part, result in zip(observed.scored, found, strict=True)
+        for cell, wanted in part.truth.items()
+    )
+    about = f"{len(ours.names)} cells in {len(observed.scored)} rounds, {missing} left open"
+    fields = ours.by_field()
+    if 1 < len(fields) < MAX_FIELDS:
+        about += "; by field: " + ", ".join(f"{name} {share:.3f}" for name, share in fields.items())
+    return about

@@ -1,0 +1,84 @@
+"""Describes the fields of a file: their types, how many nodes have values, which texts are no observation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mao_shared.models.round import FieldRule
+
+from .align import Version
+from .documents import PATH, VALUE
+from .field_type import FieldType
+from .fields import infer_field, is_observed
+from .observed import contents
+from .vote import Rules, VotedField, leaf_names
+
+if TYPE_CHECKING:
+    from polars import Series
+
+_MAX_SHOWN = 20  # texts that are no observation
+_MAX_CHARACTERS = 100  # of each
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSummary:
+    """A field with its type, and what the definition declares of it.
+
+    `nodes`: how many have values; `missing`: texts in it that are no observation, but for the empty text.
+    """
+
+    name: str
+    kind: FieldType
+    declared: FieldRule
+    nodes: int
+    missing: Sequence[str]
+
+
+def summarize_table(
+    versions: Sequence[Version], fields: Iterable[VotedField], rules: Rules
+) -> Iterator[FieldSummary]:
+    """Yield what the fields of a table's versions are; its volatile fields have no type."""
+    import polars
+
+    for field in fields:
+        if not field.volatile:
+            tables = [versions[number].table for number in field.versions]
+            empty = polars.Series(dtype=polars.String)
+            columns = [table[field.name] if field.name in table.columns else empty for table in tables]
+            votes = [versions[number].votes for number in field.versions]
+            yield _summarize(field.name, columns, votes, rules)
+
+
+def summarize_document(versions: Sequence[Version], rules: Rules) -> Iterator[FieldSummary]:
+    """Yield what the values of a document are, by name as `leaf_names` returns it."""
+    import polars
+
+    paths = polars.concat([version.table[PATH] for version in versions]).unique().sort()
+    names = polars.DataFrame(
+        {PATH: paths, "name": leaf_names(paths.to_list(), rules.file.fields)},
+        schema={PATH: polars.String, "name": polars.String},
+    )
+    by_version = []
+    for version in versions:
+        values = version.table.select(PATH, VALUE).drop_nulls(VALUE).join(names, on=PATH)
+        groups = values.partition_by("name", as_dict=True)
+        by_version.append({str(name): group[VALUE] for (name,), group in groups.items()})
+    empty = polars.Series(dtype=polars.String)
+    votes = [version.votes for version in versions]
+    for name in sorted({name for found in by_version for name in found}):
+        yield _summarize(name, [found.get(name, empty) for found in by_version], votes, rules)
+
+
+def _summarize(name: str, columns: Sequence[Series], votes: Sequence[int], rules: Rules) -> FieldSummary:
+    declared, is_json = rules.field(name), rules.is_json
+    kind = infer_field(name, columns, votes, declared, is_json=is_json)
+    nodes, missing = 0, set()
+    for column, count in zip(columns, votes, strict=True):
+        observed = is_observed(column, kind, is_json=is_json)
+        nodes += count if observed.any() else 0
+        unobserved = column.filter(~observed).drop_nulls().unique()
+        missing |= {text.strip() for text in (contents(unobserved) if is_json else unobserved)}
+    shown = sorted(text for text in missing - {"", "null"} if len(text) <= _MAX_CHARACTERS)
+    return FieldSummary(name, kind, declared, nodes, shown[:_MAX_SHOWN])

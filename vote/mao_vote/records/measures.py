@@ -1,0 +1,347 @@
+"""Votes on numbers without a majority: the noise of a field, and the choice within it.
+
+A field of numbers is *exact* or *measured*. In an exact field, observers of the same thing report the same
+number; in a measured one, each reports its own. `estimate_noise` decides this from the field itself, and how
+far apart two numbers may be and still agree (the tolerance).
+
+`candidates` of a vote is a long table with one row per distinct number of a cell: cell, number, votes
+(voices, see reliability.py), nodes (how many have it), weight, incumbent (it is the value in the previous
+ground truth), total (voices on the cell), and further columns. The rules are tried in this order:
+
+    tolerance   the largest group in which each number agrees with each, if it has more than half of the
+                voices, or if it has two nodes and the tolerance is declared or the field is measured. In a
+                measured field its number nearest to the middle of the group, otherwise the most frequent
+                one; if tied, the incumbent, or else the one nearest to the middle
+    plurality   in an exact field the most frequent number, if two nodes have it; if tied, by incumbent or
+                weight
+    median      the lower median; with seven nodes or more, the number nearest to the middle of their spread
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from .fields import FieldType
+
+if TYPE_CHECKING:
+    from polars import DataFrame, Expr
+
+MIN_SPREAD_NODES = 7  # with more, the ends of the spread estimate the middle better than the median
+MIN_NOISE_CELLS = 4  # in which nodes differ; with fewer, their noise cannot be estimated
+MIN_INTEGER_CELLS = 8  # the same for integers and times, which are more often exact
+ASSUMED_ERROR = 0.05  # relative tolerance of numbers (not integers) whose noise cannot be estimated
+NOISE_WIDTH = 3.0  # tolerance in median absolute deviations
+PARTNER_SHARE = 0.05  # cells in which an observer of an exact field shares its number with another, at least
+RELATIVE_PARTNER_SHARE = 0.2  # the same, as a fraction of that of the observer with the largest share
+SIGNAL = 10.0  # the spread of a measured integer field in multiples of its noise, at least
+_TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
+_SIGMAS = 5.0  # numbers further from the centre are outliers and not part of the spread
+HALF_DAY = 43_200.0  # seconds
+_ROUNDING = 1 + 1e-9  # 1.1 and 1.0 agree within 0.1, although their difference as floats is larger
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far apart numbers may be and agree: by `absolute`, or by a fraction `relative` of the larger."""
+
+    absolute: float = 0.0
+    relative: float = 0.0
+
+    def agrees(self, one: Expr, other: Expr) -> Expr:
+        """True where two numbers agree."""
+        import polars
+
+        return (one - other).abs() <= _ROUNDING * polars.max_horizontal(
+            polars.lit(self.absolute), self.relative * polars.max_horizontal(one.abs(), other.abs())
+        )
+
+    def agree(self, one: float, other: float) -> bool:
+        """Return whether two numbers agree."""
+        limit = max(self.absolute, self.relative * max(abs(one), abs(other)))
+        return abs(one - other) <= _ROUNDING * limit
+
+    def __bool__(self) -> bool:
+        return self.absolute > 0 or self.relative > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """`measured`: each observer reports its own number. `source`: where the tolerance comes from.
+
+    `exact`: there is none; `assumed`: too few cells differ to estimate it.
+    """
+
+    tolerance: Tolerance = Tolerance()
+    measured: bool = False
+    source: Literal["exact", "assumed", "declared", "estimated"] = "exact"
+
+    @property
+    def groups(self) -> bool:
+        """True if numbers within the tolerance are the same value, whatever the number of voices."""
+        return bool(self.tolerance) and (self.measured or self.source == "declared")
+
+
+def estimate_noise(ballots: DataFrame, field: FieldType) -> Noise:
+    """Return the noise of a field from the cells in which nodes differ.
+
+    Args:
+        ballots: cell, version, nodes, number; those without a number do not count.
+    """
+    import polars
+
+    ballots = ballots.filter(polars.col("number").is_not_null()).with_columns(
+        alike=polars.col("nodes").sum().over("cell", "number"), voters=polars.col("nodes").sum().over("cell")
+    )
+    declared = field.tolerance is not None or field.error is not None
+    stated = Tolerance(field.tolerance or 0.0, field.error or 0.0)
+    differing = ballots.filter(polars.col("alike") < polars.col("voters"))
+    cells = differing["cell"].n_unique()
+    enough = MIN_NOISE_CELLS if field.kind == "number" else MIN_INTEGER_CELLS
+    if cells < enough or not field.is_measure:
+        if declared:
+            return Noise(stated, source="declared")
+        if field.kind == "number":
+            return Noise(Tolerance(relative=ASSUMED_ERROR), source="assumed")
+        return Noise()
+    measured = _is_measured(differing)
+    alone = polars.col("alike").max().over("cell") == 1
+    deviations = _deviations(differing if measured else differing.filter(alone))
+    estimated = _estimate_tolerance(deviations)
+    if field.kind == "integer":
+        measured = measured and _tracks_something(ballots, deviations)
+    if declared:
+        return Noise(stated, measured, "declared")
+    if measured:
+        return Noise(estimated, measured, "estimated") if estimated else Noise()
+    if field.kind != "number":
+        return Noise()
+    if deviations["cell"].n_unique() < MIN_NOISE_CELLS:
+        return Noise(Tolerance(relative=ASSUMED_ERROR), source="assumed")
+    return Noise(estimated, source="estimated")
+
+
+def _is_measured(differing: DataFrame) -> bool:
+    """True if at most half of the ballots come from observers that share their numbers with others."""
+    import polars
+
+    shares = differing.group_by("version").agg(
+        polars.len(),
+        nodes=polars.col("nodes").first(),
+        share=(polars.col("alike") > 1).mean(),
+    )
+    largest = shares["share"].max()
+    limit = max(PARTNER_SHARE, RELATIVE_PARTNER_SHARE * (largest if isinstance(largest, float) else 0.0))
+    ballots = polars.col("len").cast(polars.Int64) * polars.col("nodes")
+    exact, total = shares.select(ballots.filter(polars.col("share") >= limit).sum(), b=ballots.sum()).row(0)
+    return bool(2 * exact <= total)
+
+
+def _deviations(ballots: DataFrame) -> DataFrame:
+    """Add to each ballot its cell's `centre` (the median) and its deviation `off` from it."""
+    import polars
+
+    return ballots.with_columns(centre=polars.col("number").median().over("cell")).with_columns(
+        off=(polars.col("number") - polars.col("centre")).abs()
+    )
+
+
+def _estimate_tolerance(deviations: DataFrame) -> Tolerance:
+    """Return an absolute or relative tolerance: the one whose deviations spread over fewer magnitudes."""
+    import polars
+
+    size, off = polars.col("centre").abs(), polars.col("off")
+    absolute = deviations["off"].median()
+    relative = deviations.filter(size > 0).select((off / size).median()).item()
+    nonzero = deviations.filter((off > 0) & (size > 0))
+    if not isinstance(absolute, float) or absolute <= 0:
+        return Tolerance()
+    if isinstance(relative, float) and relative > 0 and nonzero.height >= MIN_NOISE_CELLS:
+        spreads = nonzero.select(
+            _log_spread(off.log()).alias("absolute"), _log_spread((off / size).log()).alias("relative")
+        ).row(0)
+        if round(spreads[1], 6) < round(spreads[0], 6):
+            return Tolerance(relative=min(NOISE_WIDTH * relative, 0.999))
+    return Tolerance(absolute=NOISE_WIDTH * absolute)
+
+
+def _log_spread(logarithm: Expr) -> Expr:
+    return logarithm.quantile(0.9) - logarithm.quantile(0.1)
+
+
+def _tracks_something(ballots: DataFrame, deviations: DataFrame) -> bool:
+    """True if integers vary much more between cells than within: counters, and not codes or ids."""
+    import polars
+
+    centres = ballots.group_by("cell").agg(polars.col("number").median())["number"]
+    spread, noise = centres.quantile(0.9), deviations["off"].quantile(0.75)
+    low, middle = centres.quantile(0.1), centres.abs().median()
+    if spread is None or low is None or noise is None or middle is None or noise <= 0:
+        return False
+    varies = (spread - low) / 2 > SIGNAL * noise
+    return bool(varies or (isinstance(middle, float) and middle > SIGNAL * SIGNAL * noise))
+
+
+def decide_numeric_cells(candidates: DataFrame, noise: Noise) -> DataFrame:
+    """Return the chosen row of each cell, with `why` and `behind` (how many nodes agree with it)."""
+    import polars
+
+    number = polars.col("number")
+    columns = [*candidates.columns, "why", "behind"]
+    candidates = _with_middle(candidates)
+    groups = _largest_groups(candidates, noise)
+    low, high = polars.col("low"), polars.col("high")
+    near = noise.tolerance.agrees(number, low) | noise.tolerance.agrees(number, high)
+    within = number.is_between("low", "high")
+    members = within if noise.measured else within | near
+    grouped = candidates.join(groups, on="cell").filter(members)
+    rest = candidates.join(groups, on="cell", how="anti")
+    by_votes = _plurality(rest.head(0) if noise.measured else rest)
+    rest = rest.join(by_votes, on="cell", how="anti")
+    parts = (_best_in_group(grouped, measured=noise.measured), by_votes, _nearest_to_middle(rest))
+    return polars.concat(part.select(columns) for part in parts)
+
+
+def _largest_groups(candidates: DataFrame, noise: Noise) -> DataFrame:
+    """Return cell, low, high, size (voices) and group_nodes of each cell's largest group, if it decides.
+
+    A group consists of its lowest number and all higher ones that agree with it, which also agree with each
+    other. Of several with as many voices the closest counts, then the one nearer to zero, so that the result
+    does not depend on the sign; if they have no number in common, none of them decides.
+    """
+    import polars
+
+    low, high = polars.col("number"), polars.col("high")
+    others = candidates.select("cell", "total", high="number", behind="votes", behind_nodes="nodes")
+    pairs = candidates.select("cell", "number").join(others, on="cell").filter(high >= low)
+    groups = (
+        pairs.filter(noise.tolerance.agrees(low, high))
+        .group_by("cell", "number")
+        .agg(
+            polars.col("behind").sum().alias("size"),
+            polars.col("behind_nodes").sum().alias("group_nodes"),
+            high.max(),
+            polars.col("total").first(),
+        )
+    )
+    largest = groups.filter(polars.col("size") == polars.col("size").max().over("cell"))
+    overlaps = low.max().over("cell") <= high.min().over("cell")
+    decides = 2 * polars.col("size") > polars.col("total")
+    if noise.groups:
+        decides |= (polars.col("group_nodes") > 1) & overlaps
+    return (
+        largest.filter(decides)
+        .sort("cell", high - low, low.abs(), low)
+        .unique("cell", keep="first", maintain_order=True)
+        .select("cell", "high", "size", "group_nodes", low="number")
+    )
+
+
+def _median(order: Expr) -> Expr:
+    """Return the lower median of each cell's voices; rows must be sorted."""
+    import polars
+
+    votes = polars.col("votes")
+    return order.filter(2 * votes.cum_sum() >= votes.sum()).first().over("cell")
+
+
+def _with_middle(candidates: DataFrame) -> DataFrame:
+    """Add each cell's lower `median` and `middle`, and each number's distance `off` from the centre.
+
+    The centre is half-way between the two medians. The middle is the lower median. With `MIN_SPREAD_NODES`
+    nodes or more it is half-way between the lowest and highest number within a few sigma of the centre; sigma
+    is estimated from the median absolute deviation.
+    """
+    import polars
+
+    number, votes, off = polars.col("number"), polars.col("votes"), polars.col("off")
+    upto, cast = votes.cum_sum().over("cell"), votes.sum().over("cell")
+    ordered = candidates.sort("cell", "number").with_columns(
+        median=_median(number),
+        upper=number.filter(2 * upto > cast).first().over("cell"),
+        upto=upto,
+        cast=cast,
+        is_small_vote=polars.col("nodes").sum().over("cell") < MIN_SPREAD_NODES,
+    )
+    centre = polars.col("median") / 2 + polars.col("upper") / 2
+    spread = ordered.with_columns(off=(number - centre).abs()).sort("cell", "off", "number")
+    near = polars.when(off <= _SIGMAS * _TO_SIGMA * _median(off)).then(number)
+    between = near.min().over("cell") / 2 + near.max().over("cell") / 2
+    return spread.with_columns(middle=polars.when("is_small_vote").then("median").otherwise(between))
+
+
+def _best_in_group(members: DataFrame, *, measured: bool) -> DataFrame:
+    """Choose a number of each group: the most frequent, or in a measured field the nearest to the middle.
+
+    With few nodes the middle is the group's median, the lower one by absolute value, so that the result does
+    not depend on the sign.
+    """
+    import polars
+
+    number, votes, size = polars.col("number"), polars.col("votes"), polars.col("number").abs()
+    members = members.sort("cell", size, "number").with_columns(
+        middle=polars.when(polars.col("is_small_vote") | polars.lit(measured))
+        .then(_median(number))
+        .otherwise("middle")
+    )
+    best = members if measured else members.filter(votes == votes.max().over("cell"))
+    away = (number - polars.col("middle")).abs()
+    order = [away, ~polars.col("incumbent"), size] if measured else [~polars.col("incumbent"), away, size]
+    return (
+        best.sort("cell", *order, "number")
+        .unique("cell", keep="first", maintain_order=True)
+        .with_columns(why=polars.lit("tolerance"), behind=polars.col("group_nodes"))
+    )
+
+
+def _plurality(candidates: DataFrame) -> DataFrame:
+    """Choose the number with most voices in each cell if two nodes have it, without cells that stay tied."""
+    import polars
+
+    votes, weight = polars.col("votes"), polars.col("weight")
+    leaders = candidates.filter((votes == votes.max().over("cell")) & (polars.col("nodes") > 1)).with_columns(
+        tied=polars.len().over("cell"),
+        heaviest=(weight == weight.max().over("cell"))
+        & ((weight == weight.max().over("cell")).sum().over("cell") == 1),
+        kept=polars.col("incumbent").any().over("cell"),
+    )
+    return leaders.filter(
+        (polars.col("tied") == 1) | polars.col("incumbent") | (~polars.col("kept") & polars.col("heaviest"))
+    ).with_columns(
+        why=polars.when(polars.col("tied") == 1)
+        .then(polars.lit("plurality"))
+        .when("incumbent")
+        .then(polars.lit("incumbent"))
+        .otherwise(polars.lit("weight")),
+        behind=polars.col("nodes"),
+    )
+
+
+def _nearest_to_middle(candidates: DataFrame) -> DataFrame:
+    """Choose the number nearest to the middle, of those with a third of the voices below and a third above.
+
+    Thirds are rounded down, so that the result lies between honest numbers while fewer than a third of the
+    voters lie.
+    """
+    import polars
+
+    cast, third = polars.col("cast"), (polars.col("cast") - 1) // 3
+    inner = (polars.col("upto") > third) & (polars.col("upto") - polars.col("votes") < cast - third)
+    away = (polars.col("number") - polars.col("middle")).abs()
+    return (
+        candidates.filter(inner)
+        .sort("cell", away, "off", "number")
+        .unique("cell", keep="first", maintain_order=True)
+        .with_columns(why=polars.lit("median"), behind=polars.col("nodes"))
+    )
+
+
+def unwrapped(ballots: DataFrame) -> DataFrame:
+    """Move times of the day after midnight to the next day in cells that span more than half a day."""
+    import polars
+
+    number = polars.col("number")
+    spans = (number.max() - number.min()).over("cell") > HALF_DAY
+    return ballots.with_columns(
+        number=polars.when(spans & (number < HALF_DAY)).then(number + 2 * HALF_DAY).otherwise(number)
+    )

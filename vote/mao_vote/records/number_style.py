@@ -1,0 +1,202 @@
+"""How a column spells its numbers: decimal mark, thousands separators, unit; and parsing in that style.
+
+The style is decided for the whole column, since one text does not tell: 1,234 is a thousand in a column with
+1,234.5 or 12,345,678, and little more than one in a column with 0,5. Numbers in any other style are words.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .observed import Observed
+
+if TYPE_CHECKING:
+    from polars import Expr, Series
+
+MAX_DIGITS = 15  # longer integers would be rounded, so they are compared as words
+GROUP_MARKS = " '\u00a0\u2009\u202f\u2019"
+_POWER = r"(?:[eE][+-]?[0-9]+)?"
+_HEAD = r"[1-9][0-9]{0,2}"
+_NUMERAL = rf"[0-9.](?:[0-9.,{GROUP_MARKS}]*[0-9])?{_POWER}"
+_SYMBOLS = "%\u2030\u00b0$\u20ac\u00a3\u00a5"
+_LETTERS = r"\u00b0?[A-Za-z\u00b5\u03bc\u03a9]{1,12}[\u00b2\u00b323]?"
+_SUFFIX = rf"^[+-]?{_NUMERAL}(\s?)([{_SYMBOLS}]|{_LETTERS}(?:/{_LETTERS})?)$"
+_PREFIX = rf"^[+-]?(?:([$\u20ac\u00a3\u00a5])|(USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD) )\s?[+-]?{_NUMERAL}$"
+_UNITS = (
+    "nm um \u00b5m mm cm dm km mi ft in yd mg \u00b5g kg lb lbs oz ml cl dl gal "
+    "B kB KB MB GB TB PB KiB MiB GiB TiB bytes bit kbit Mbit kbps Mbps Gbps bps "
+    "Hz kHz MHz GHz rpm mV kV mA mW kW MW GW Wh kWh MWh kJ MJ kcal cal "
+    "Pa hPa kPa MPa bar mbar psi atm dB dBm dBA lx lux lm cd ppm ppb px pt "
+    "km/h m/s mph kn kt ms us \u00b5s ns sec min hr hrs m2 m3 km2 m\u00b2 m\u00b3 km\u00b2 "
+    "\u00b0C \u00b0F USD EUR GBP CHF JPY CNY INR AUD CAD"
+)
+_SHORT_UNITS = "mglshdKCFVAWNJBx"  # seats and gates also end in a letter
+
+
+@dataclass(frozen=True, slots=True)
+class NumberStyle:
+    """The marks and the unit of a column's numbers; see `FieldType`."""
+
+    decimal: str = "."
+    thousands: str = ""
+    unit: str = ""
+
+
+def parse_decimals(texts: Series, style: NumberStyle) -> Series:
+    """Parse numbers in a style; null for other texts, for 007, and for integers too long for a float."""
+    form = rf"^[+-]?(?:[0-9]{{1,{MAX_DIGITS}}}|[0-9]*\.[0-9]*|[0-9.]+[eE].*)$"
+    if style != NumberStyle():
+        return _parse(texts, style, form)
+    import polars
+
+    number = texts.cast(polars.Float64, strict=False) + 0.0
+    is_long = (texts.str.len_bytes() > MAX_DIGITS) & ~texts.str.contains(".", literal=True)
+    return _parse_unusual(texts, number, ~number.is_finite() | is_long, form)
+
+
+def parse_integers(texts: Series, style: NumberStyle) -> Series:
+    """Parse integers in a style, 12.0 included; null for all others, such as 1e3 and 007."""
+    form = rf"^[+-]?[0-9]{{1,{MAX_DIGITS}}}(?:\.0+)?$"
+    if style != NumberStyle():
+        return _parse(texts, style, form)
+    import polars
+
+    number = texts.cast(polars.Int64, strict=False).cast(polars.Float64)
+    return _parse_unusual(texts, number, texts.str.len_bytes() > MAX_DIGITS, form)
+
+
+def _parse_unusual(texts: Series, number: Series, unusual: Series, form: str) -> Series:
+    """Return numbers that a cast found, with those parsed anew that may be something else."""
+    unusual = unusual | number.is_null()
+    for sign in ("", "+", "-"):
+        is_padded = texts.str.starts_with(f"{sign}0") & ~texts.str.starts_with(f"{sign}0.")
+        unusual |= is_padded & (texts.str.len_bytes() > len(f"{sign}0"))
+    places = (unusual & texts.is_not_null()).arg_true()
+    if not places.len():
+        return number
+    return number.scatter(places, _parse(texts.gather(places), NumberStyle(), form))
+
+
+def _parse(texts: Series, style: NumberStyle, form: str) -> Series:
+    import polars
+
+    text = polars.col("text").str.strip_chars().str.replace("\u2212", "-", literal=True)
+    if style.unit:
+        text = _without_unit(text, style.unit)
+    whole = "[0-9]+"
+    if style.thousands:
+        marks = _character_class(style.thousands.replace(" ", GROUP_MARKS))
+        whole = rf"(?:[0-9]+|{_HEAD}(?:{marks}[0-9]{{3}})+)"
+    decimal = _character_class(style.decimal)
+    numeral = rf"^[+-]?(?:{whole}(?:{decimal}[0-9]*)?|{decimal}[0-9]+){_POWER}$"
+    text = polars.when(text.str.contains(numeral)).then(text)
+    if style.thousands:
+        text = text.str.replace_all(marks, "")
+    if style.decimal != ".":
+        text = text.str.replace(decimal, ".")
+    is_padded = text.str.contains(r"^[+-]?0[0-9]+$")
+    number = polars.when(text.str.contains(form) & ~is_padded).then(text.cast(polars.Float64, strict=False))
+    found = texts.to_frame("text").select((number + 0.0).alias("number"))  # turns -0.0 into 0.0
+    return found.select(polars.when(polars.col("number").is_finite()).then("number"))["number"]
+
+
+def _character_class(marks: str) -> str:
+    return "[" + "".join(re.escape(mark) for mark in marks) + "]"
+
+
+def _without_unit(text: Expr, unit: str) -> Expr:
+    """Return a text without its unit, null if it has none."""
+    import polars
+
+    found = [polars.when(text.str.ends_with(unit)).then(text.str.strip_suffix(unit).str.strip_chars_end())]
+    for sign in ("", "-", "+"):
+        number = text.str.strip_prefix(sign + unit).str.strip_chars_start()
+        found.append(polars.when(text.str.starts_with(sign + unit)).then(polars.lit(sign) + number))
+    return polars.coalesce(found)
+
+
+def find_style(observed: Observed) -> tuple[NumberStyle, list[str]]:
+    """Return the style of a column's numbers, and doubts about it."""
+    unit = _find_unit(observed)
+    if unit:
+        import polars
+
+        bare = observed.distinct.to_frame("text").select(_without_unit(polars.col("text"), unit))["text"]
+        observed = observed.mapped(bare)
+    bodies = observed.distinct.str.replace(r"^[+\-\u2212]", "").str.replace(r"[eE][+-]?[0-9]+$", "")
+    observed = observed.mapped(bodies.set(~bodies.str.contains(rf"^[0-9.,{GROUP_MARKS}]+$"), None))
+    if not observed.distinct.str.contains(rf"[,{GROUP_MARKS}]|\..*\.").any():
+        return NumberStyle(unit=unit), []
+    decimal, thousands, doubts = _find_marks(observed)
+    return NumberStyle(decimal, thousands, unit), doubts
+
+
+def _find_marks(observed: Observed) -> tuple[str, str, list[str]]:
+    """Return decimal marks, thousands marks, and doubts, by a vote of the versions for what each mark is.
+
+    A mark that both a decimal and a thousands mark could be has the meaning that fits its version's others.
+    """
+
+    def having(pattern: str) -> frozenset[int]:
+        return observed.versions_with(observed.distinct.str.contains(pattern))
+
+    def votes(versions: frozenset[int]) -> int:
+        return observed.votes_of(versions)
+
+    spaced = having(rf"^{_HEAD}(?:[{GROUP_MARKS}][0-9]{{3}})+(?:[.,][0-9]*)?$")
+    decimal_comma = having(r"^(?:[0-9]*,(?:[0-9]{1,2}|[0-9]{4,})|0[0-9]*,[0-9]+|[0-9]{4,},[0-9]+)$")
+    decimal_comma |= having(rf"^{_HEAD}(?:[.{GROUP_MARKS}][0-9]{{3}})+,[0-9]+$")
+    either_comma = having(rf"^{_HEAD},[0-9]{{3}}$")
+    long = having(r"^[1-9][0-9]{3,}(?:\.[0-9]*)?$")
+    comma_groups = having(rf"^{_HEAD}(?:(?:,[0-9]{{3}}){{2,}}(?:\.[0-9]*)?|(?:,[0-9]{{3}})+\.[0-9]+)$")
+    comma_groups |= either_comma - long - decimal_comma
+    either_point = having(rf"^{_HEAD}\.[0-9]{{3}}$")
+    point_groups = having(rf"^{_HEAD}(?:(?:\.[0-9]{{3}}){{2,}}(?:,[0-9]+)?|(?:\.[0-9]{{3}})+,[0-9]+)$")
+    point_groups |= either_point & decimal_comma
+    decimal_point = having(r"^(?:[0-9]*\.(?:[0-9]{1,2}|[0-9]{4,})|0[0-9]*\.[0-9]+|[0-9]{4,}\.[0-9]+)$")
+    decimal_point |= either_point - decimal_comma
+
+    doubts = []
+    groups, decimals = votes(comma_groups), votes(decimal_comma)
+    if (groups and decimals) or (either_comma and not groups and not decimals):
+        doubts.append("the comma separates decimals in some numbers and thousands in others")
+    elif groups and not observed.distinct.str.contains(r"^[0-9]{1,3}$|,.*[,.]").any():
+        doubts.append("the comma is read as a thousands separator")
+    if decimals > groups:
+        if votes(point_groups) > votes(decimal_point):
+            return ",", "." + (" " if spaced else ""), doubts
+        return (".," if decimal_point else ","), (" " if spaced else ""), doubts
+    thousands = ("," if groups > decimals else "") + (" " if spaced else "")
+    if point_groups and not decimal_point and not groups:
+        return ",", "." + thousands, doubts
+    return ".", thousands, doubts
+
+
+def _find_unit(observed: Observed) -> str:
+    """Return the unit that nearly all texts of most nodes have, or an empty text."""
+    import polars
+
+    text = polars.col("text")
+    suffix, prefix = text.str.extract_groups(_SUFFIX), text.str.extract_groups(_PREFIX)
+    found = observed.distinct.to_frame("text").select(
+        unit=polars.coalesce(suffix.struct.field("2"), prefix.struct.field("1"), prefix.struct.field("2")),
+        apart=(suffix.struct.field("1") != "").fill_null(value=False),
+        fraction=text.str.contains(r"[.,][0-9]"),
+    )
+    counts = observed.frame.with_columns(unit=found["unit"].gather(observed.frame["place"])).drop_nulls(
+        "unit"
+    )
+    if counts.is_empty():
+        return ""
+    ranked = counts.group_by("unit").agg(polars.col("votes").sum()).sort(-polars.col("votes"), "unit")
+    unit: str = ranked["unit"][0]
+    of_unit = found["unit"] == unit
+    if not observed.is_mostly(of_unit):
+        return ""
+    chosen = found.filter(of_unit.fill_null(value=False))
+    is_known = unit in _UNITS.split() or unit[0] in _SYMBOLS
+    is_apart = bool(2 * chosen["apart"].sum() > chosen.height)
+    is_measured = unit in _SHORT_UNITS and bool(chosen["fraction"].any())
+    return unit if is_known or is_apart or is_measured else ""
