@@ -23,10 +23,12 @@ DOCUMENT: dict[str, Any] = {
     "entries": [{"name": "x", "date": "mo", "tags": [1]}, {"name": "a/b", "date": "tu", "tags": [2]}],
     "log": [{"v": 1}, {"v": 1}],
 }
+Changes = dict[tuple[Any, ...], Any]
+"""File and the steps to a value in it → another value."""
 RECORDS: list[dict[str, Any]] = [{"id": 1, "stars": {"total": 5, "by": {"day": 1}}, "l": [1]}]
 
 
-def decided(path: Path, *changes: dict[str, Any]) -> tuple[Clone, DecidedRound]:
+def decided(path: Path, *changes: Changes) -> tuple[Clone, DecidedRound]:
     """Vote three nodes' files, of which the last two differ from the first as the changes say."""
     clone = new_repository(path / "r.git")
     versions = {}
@@ -44,7 +46,7 @@ def decided(path: Path, *changes: dict[str, Any]) -> tuple[Clone, DecidedRound]:
     return clone, DecidedRound(commit=voted.commit, evidence=voted.evidence)
 
 
-CHANGE = {
+CHANGE: Changes = {
     ("d.json", "entries", 1, "date"): "we",
     ("d.json", "log"): [{"v": 2}],
     ("r.jsonl", 0, "stars", "total"): 7,

@@ -16,6 +16,8 @@ from mao_shared.json_text import parse_json
 from mao_shared.models.round import FileRule, VoteDefinition
 from mao_vote import FileDecision, decide_file
 from mao_vote.records import NestedText, NotRecords, Reader, check_document, leaf_table, plan_layout
+from mao_vote.records.documents import find_places
+from mao_vote.records.paths import leaf_pattern, leaf_patterns
 from mao_vote.records.write_nested import write_nested
 
 Document = dict[str, Any]
@@ -474,6 +476,16 @@ def test_nested_document_is_the_same_after_it_was_a_table(value: Any, indent: in
     assert leaves.table["path"].n_unique() == leaves.table.height
     rows = [(path, found) for path, found, _ in leaves.table.iter_rows()]
     assert write_nested(rows, [NestedText(text, reader, layout)]) == text
+
+
+@settings(deadline=None, max_examples=100)
+@given(values)
+def test_nested_patterns_of_paths_are_pointers_with_any_entry(value: Any) -> None:
+    reader, document = Reader(FileRule()), parse_json(json.dumps(value))
+    layout = plan_layout([document], [1], reader)
+    paths = leaf_table(document, layout, reader).table["path"]
+    patterns = [place.pattern for place in find_places(document, layout, reader)]
+    assert leaf_patterns(paths).to_list() == [leaf_pattern(path) for path in paths] == patterns
 
 
 @settings(deadline=None, max_examples=300)

@@ -33,7 +33,7 @@ from .load import (
 )
 from .lookup import find_value, is_inside
 from .object_fields import plan_object_fields, top_field, with_object_fields, without_contradictions
-from .paths import NamedFields, field_rule, leaf_pattern
+from .paths import NamedFields, field_rule, leaf_pattern, leaf_patterns
 from .reliability import Family
 from .sources import Rows, SourceFile
 from .vote import (
@@ -97,6 +97,7 @@ __all__ = [
     "is_inside",
     "is_record_list",
     "leaf_pattern",
+    "leaf_patterns",
     "leaf_table",
     "load",
     "load_json_document",

@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mao_shared.models.round import FieldRule
 
 from .load import escape_step
+
+if TYPE_CHECKING:
+    from polars import Series
 
 _ENTRY_STEP = re.compile(r"/\[[^/]*")
 _DEFAULT = FieldRule()
@@ -32,6 +35,11 @@ def leaf_pattern(path: str) -> str:
     if "[" not in path and "~2" not in path:
         return path
     return _ENTRY_STEP.sub("/*", path).replace("/~2", "/[")
+
+
+def leaf_patterns(paths: Series) -> Series:
+    """Return the pattern of each path, as `leaf_pattern` does."""
+    return paths.str.replace_all(_ENTRY_STEP.pattern, "/*").str.replace_all("/~2", "/[", literal=True)
 
 
 def is_entry(path: str) -> bool:
