@@ -30,6 +30,7 @@ REFERENCE_VALUES = 3  # accepted values whose median is the reference
 WINDOW = 36  # values of the longer reference, and distances from which the noise is computed
 MIN_WINDOW = 12  # with fewer values, the window is no reference
 MAX_DISTANCES = 72  # distances of which the farthest bounds the band
+MAX_RARE = 144  # the same, if more than half of the last distances are equal
 MAX_SCORED = 200  # distances by which references are compared; also the bound of seasonal bands
 MIN_DISTANCES = 5  # with fewer, the band is provisional and a reference is not compared
 MIN_SEASON = 24  # distances from which a season is compared
@@ -193,40 +194,41 @@ class Detector:
     def _range(self, name: Reference, reference: float, size: int) -> _Range:
         """Return the range around a reference, which comes from `size` values or days."""
         distances = self._distances.get(name, [])
-        offset, band, bound = self._band(name, reference, distances)
-        number = min(
-            len(distances), WINDOW if bound == "noise" else MAX_SCORED if name in _SEASONAL else MAX_DISTANCES
-        )
+        if len(distances) < MIN_DISTANCES:
+            reason = f"{_REFERENCES[name].format(size)}; {_BOUNDS['few']}"
+            return _Range(reference, self._guess(reference), "few", reason)
+        offset, band, bound, number = self._band(name, reference, distances)
         reason = f"{_REFERENCES[name].format(size)}; {_BOUNDS[bound].format(number)}"
         return _Range(reference + offset, band, bound, reason)
 
-    def _band(self, name: Reference, reference: float, distances: list[float]) -> tuple[float, float, Bound]:
-        """Return the offset of the expected value from the reference, the band around it, and its bound."""
-        size = abs(reference)
-        chance = _count_band(self._window)
-        if len(distances) < MIN_DISTANCES:
-            is_count = all(value >= 0 and value.is_integer() for value in self._window)
-            guess = _poisson_band(size) if is_count and size else 0.0
-            return 0.0, max(COLD_SHARE * size, guess, chance), "few"
+    def _guess(self, reference: float) -> float:
+        """Return the band while there are few distances."""
+        is_count = all(value >= 0 and value.is_integer() for value in self._window)
+        chance = _poisson_band(reference) if is_count and reference > 0 else 0.0
+        return max(COLD_SHARE * abs(reference), chance, _count_band(self._window))
+
+    def _band(
+        self, name: Reference, reference: float, distances: list[float]
+    ) -> tuple[float, float, Bound, int]:
+        """Return the offset from the reference, the band, its bound, and how many distances led to it."""
         recent = distances[-WINDOW:]
         offset = median(recent)
         sigma = _TO_SIGMA * median([abs(distance - offset) for distance in recent])
-        noise = (
-            SIGMAS * (1 + SMALL_SAMPLE / (len(recent) - 1)) * sigma
-        )  # the noise of few values is itself uncertain
+        noise = SIGMAS * (1 + SMALL_SAMPLE / (len(recent) - 1)) * sigma
         share = MIN_SHARE + SMALL_SHARE / len(distances)
-        rare = RARE_SEASON if name in _SEASONAL else RARE
+        is_seasonal = name in _SEASONAL
         # What is constant for most of the time shows rarely how far it goes.
-        distances = distances[-(MAX_DISTANCES if sigma and name not in _SEASONAL else MAX_SCORED) :]
+        distances = distances[-(MAX_SCORED if is_seasonal else MAX_DISTANCES if sigma else MAX_RARE) :]
+        rare = RARE_SEASON if is_seasonal else RARE
         farthest = (1 + rare / len(distances)) * max(abs(distance - offset) for distance in distances)
-        bounds: list[tuple[float, Bound]] = [
-            (share * size, "share"),
-            (noise, "noise"),
-            (farthest, "farthest"),
-            (chance, "count"),
+        bounds: list[tuple[float, Bound, int]] = [
+            (share * abs(reference), "share", len(distances)),
+            (noise, "noise", len(recent)),
+            (farthest, "farthest", len(distances)),
+            (_count_band(self._window), "count", len(self._window)),
         ]
-        band, bound = max(bounds, key=lambda one: one[0])
-        return offset, band, bound
+        band, bound, number = max(bounds, key=lambda one: one[0])
+        return offset, band, bound, number
 
     def _verdict(self, value: float, range_: _Range) -> Verdict:
         run = [*self._flagged, value]
