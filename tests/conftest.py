@@ -25,14 +25,20 @@ pytest_plugins = [
 ]
 
 
-def pytest_collection_finish() -> None:
-    """What is imported by now stays: the garbage collector need not look at it again and again.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported by the end of the collection stays: the garbage collector need not look at it.
 
     Nor need it look often: tests are short, and so are the lives of their objects.
     """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 10, 100)
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 10, 100)
+        gc.enable()
 
 
 @pytest.fixture(autouse=True)
