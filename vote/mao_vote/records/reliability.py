@@ -186,6 +186,8 @@ class _Learner:
             .select("cell", "candidate", "version", "nodes")
             .sort("candidate", "version")
         )
+        import polars
+
         self.near = self._pairs(candidates, noise) if noise.groups else None
         if self.near is None:
             self.ballots = _patterns(self.ballots)
