@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from math import comb, isclose
 
 import pytest
@@ -89,23 +90,29 @@ def test_outliers_millions_of_cells_take_no_time() -> None:
 CALM = [100.0, 101.0, 99.0, 100.0, 100.5, 99.5, 100.0, 101.0, 100.0]
 
 
+def ticks(count: int) -> list[datetime]:
+    return [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=at) for at in range(count)]
+
+
 def test_outliers_spike_of_one_node_is_told_from_one_in_the_consensus() -> None:
     mine, all_alike = [*CALM, 150.0, 100.0], [*CALM, 100.0, 100.0]
-    (found,) = detect_spikes({"a": mine, "b": all_alike, "c": all_alike}, all_alike)
+    (found,) = detect_spikes({"a": mine, "b": all_alike, "c": all_alike}, all_alike, ticks(11))
     assert (found.tick, found.whose, found.nodes, found.value) == (9, "node", ("a",), 100.0)
 
 
 def test_outliers_spike_of_all_is_of_the_consensus_and_names_who_missed_it() -> None:
     spiking, still = [*CALM, 150.0], [*CALM, 100.0]
-    everybody, lagging = detect_spikes({"a": spiking, "b": still, "c": spiking, "d": [*CALM, None]}, spiking)
+    everybody, lagging = detect_spikes(
+        {"a": spiking, "b": still, "c": spiking, "d": [*CALM, None]}, spiking, ticks(10)
+    )
     assert (everybody.whose, everybody.nodes, everybody.value) == ("consensus", ("a", "c"), 150.0)
     assert (lagging.whose, lagging.nodes) == ("lagging", ("b",))
     assert everybody.expected == pytest.approx(100, rel=0.01)
 
 
 def test_outliers_series_without_spikes_without_values_and_of_different_lengths() -> None:
-    assert detect_spikes({"a": CALM}, CALM) == []
-    assert detect_spikes({}, []) == []
-    assert detect_spikes({"a": [None, float("nan")]}, [None, None]) == []
+    assert detect_spikes({"a": CALM}, CALM, ticks(9)) == []
+    assert detect_spikes({}, [], []) == []
+    assert detect_spikes({"a": [None, float("nan")]}, [None, None], ticks(2)) == []
     with pytest.raises(ValueError, match="length"):
-        detect_spikes({"a": [1.0]}, [])
+        detect_spikes({"a": [1.0]}, [], [])
