@@ -17,6 +17,7 @@ from mao_vote.records import object_fields as module
 from tests.support.json_strategies import NUMBERS, STRINGS
 
 Record = dict[str, Any]
+ABSENT_COUNTS = {"*": {"missing_is_value": True}}
 
 
 def vote(path: str, *contents: str, incumbent: str | None = None, **rule: Any) -> FileDecision:
@@ -91,7 +92,7 @@ def test_object_fields_that_nobody_disputes_come_out_as_they_went_in(
         spoilt = [list(row) for row in cells]
         spoilt[at[0]][at[1]] = '"NOISE"'
         versions.append(write(spoilt))
-    found = vote(path, *versions)
+    found = vote(path, *versions, fields=ABSENT_COUNTS)
     assert (found.content or b"").decode() == write(cells)
 
 
@@ -101,10 +102,10 @@ def test_object_fields_members_of_a_minority_are_cut_and_those_of_most_come_in()
         '{"id":1, "o": {"x" : 1.10,\t"y":2, "z": 1e500}}\n',
         '{"id":1, "o": {"x" : 7,\t"y":2, "z": 1e500}}\n',
     ]
-    found = vote("r.jsonl", *texts)
+    found = vote("r.jsonl", *texts, fields=ABSENT_COUNTS)
     assert found.content == texts[1].encode()
     texts[1] = texts[1].replace('"y":2', '"y":3')
-    assert json.loads(vote("r.jsonl", *texts).content or b"") == json.loads(
+    assert json.loads(vote("r.jsonl", *texts, fields=ABSENT_COUNTS).content or b"") == json.loads(
         '{"id":1, "o": {"x" : 1.10, "y":2, "z": 1e500}}'
     )
 
@@ -122,7 +123,7 @@ def test_object_fields_members_of_a_minority_are_cut_and_those_of_most_come_in()
 def test_object_fields_that_are_something_else_for_some(cells: list[Any], chosen: Any) -> None:
     others = [{"id": f"k{number}", "o": {"x": number}} for number in range(4)]
     versions = [[{"id": "r", "o": cell}, *others] for cell in cells]
-    assert result(*versions) == [{"id": "r", "o": chosen}, *others]
+    assert result(*versions, fields=ABSENT_COUNTS) == [{"id": "r", "o": chosen}, *others]
 
 
 def test_object_fields_that_are_objects_in_few_records_are_compared_as_a_whole() -> None:
@@ -217,9 +218,14 @@ def test_object_fields_of_fewer_than_half_liars_never_win(versions: list[list[Re
         return lines([{"id": number, "o": one} for number, one in enumerate(found)])
 
     truth, *lies = map(write, versions)
-    found = vote("r.jsonl", truth, truth, truth, truth, *lies[:3])
-    if "null" not in truth:  # a null is no observation, against which one that there is wins
+    found = vote("r.jsonl", truth, truth, truth, truth, *lies[:3], fields=ABSENT_COUNTS)
+    if "null" not in truth:
         assert found.content == truth.encode()
+
+
+def test_object_fields_absent_member_is_no_observation() -> None:
+    versions = [[{"id": 1, "o": {"x": 1, "y": 2}}], [{"id": 1, "o": {"x": 1}}], [{"id": 1, "o": {"x": 7}}]]
+    assert result(*versions) == [{"id": 1, "o": {"x": 1, "y": 2}}]
 
 
 @settings(deadline=None, max_examples=150)
