@@ -249,7 +249,7 @@ def test_align_what_two_versions_have_in_one_order_has_one_place(
     assert all(where[line] == place for line, place in zip(other, second, strict=True) if line != "new")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(logs, min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_align_order_of_the_nodes_does_not_matter(versions: list[list[str]], random: Random) -> None:
     first = vote(*versions)
