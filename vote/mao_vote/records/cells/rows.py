@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING, Literal
 
-from .align import Aligned
+from mao_vote.records.keys.align import Aligned
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series

@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mao_shared.json_text import Part, join_parts, parse_json, parse_parts, render_json
+from mao_vote.records.files.load import BOM, escape_step
 
 from .documents import Layout, Place, Reader, find_places, iter_leaves
-from .load import BOM, escape_step
 from .paths import NamedFields
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mao_shared.models.round import FieldRule
+from mao_vote.records.cells.table import Rules, VotedField, leaf_names
+from mao_vote.records.keys.align import Version
+from mao_vote.records.nested.documents import PATH, VALUE
 
-from .align import Version
-from .documents import PATH, VALUE
-from .field_type import FieldType
-from .fields import infer_field, is_observed
 from .observed import contents
-from .vote import Rules, VotedField, leaf_names
+from .types import FieldType
+from .values import infer_field, is_observed
 
 if TYPE_CHECKING:
     from polars import Series

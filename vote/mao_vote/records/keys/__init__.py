@@ -1,0 +1,1 @@
+"""Which records are the same: keys, and the alignment of versions by them or by content."""
