@@ -29,9 +29,16 @@ from .cells.table import (
     unpack_records,
     vote_table,
 )
-from .fields.summary import summarize_document, summarize_table
 from .fields.types import may_be_observed
-from .files.load import (
+from .keys.align import Aligned, Version, align, number_records, ordered_places
+from .keys.compare import RowChange, TableDiff, compare
+from .keys.inference import choose_key, vote_key
+from .keys.key import POSITION, Key, find_record, has_key, same_text
+from .nested.documents import Layout, Reader, empty_leaves, leaf_table, plan_layout, vote_places
+from .nested.lookup import find_value, is_inside
+from .nested.object_fields import plan_object_fields, top_field, with_object_fields, without_contradictions
+from .nested.paths import NamedFields, field_rule, leaf_pattern, leaf_patterns
+from .reading.load import (
     NotRecords,
     RecordFormat,
     Table,
@@ -42,17 +49,10 @@ from .files.load import (
     load_json_document,
     record_format,
 )
-from .files.sources import Rows, SourceFile
-from .files.write import text_style, write_document, write_like
-from .keys.align import Aligned, Version, align, number_records, ordered_places
-from .keys.compare import RowChange, TableDiff, compare
-from .keys.inference import choose_key, vote_key
-from .keys.key import POSITION, Key, find_record, has_key, same_text
-from .nested.documents import Layout, Reader, empty_leaves, leaf_table, plan_layout, vote_places
-from .nested.lookup import find_value, is_inside
-from .nested.object_fields import plan_object_fields, top_field, with_object_fields, without_contradictions
-from .nested.paths import NamedFields, field_rule, leaf_pattern, leaf_patterns
-from .nested.write_nested import NestedText, write_nested_file
+from .summary import summarize_document, summarize_table
+from .writing.sources import Rows, SourceFile
+from .writing.write import text_style, write_document, write_like
+from .writing.write_nested import NestedText, write_nested_file
 
 __all__ = [
     "COMPUTED",

@@ -1,1 +1,1 @@
-"""The vote: which records are in the result, and the value of each cell."""
+"""The vote on the values of a table: noise, voices of nodes, and the value of each cell."""

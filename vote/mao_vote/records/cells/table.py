@@ -19,13 +19,13 @@ from mao_vote.records.fields.types import FieldType
 from mao_vote.records.fields.values import infer_field, is_observed, parse_values
 from mao_vote.records.keys.align import Aligned, Version, ordered_places, row_order
 from mao_vote.records.keys.key import Key
+from mao_vote.records.keys.rows import RowVote, count_rows, vote_rows
 from mao_vote.records.nested.documents import PATH
 from mao_vote.records.nested.paths import field_rule, leaf_pattern
 
 from .ballots import COMPUTED, Judge, apply_judge, decide_cells
 from .measures import Noise, estimate_noise, unwrapped
 from .reliability import Family, learn_voices
-from .rows import RowVote, count_rows, vote_rows
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series

@@ -1,1 +1,1 @@
-"""Which records are the same: keys, and the alignment of versions by them or by content."""
+"""Which records are the same and which are in the result: keys, alignment, presence."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mao_shared.models.round import Fold
-from mao_vote.records.files.load import NotRecords
+from mao_vote.records.reading.load import NotRecords
 
 from .candidates import Candidate, ColumnKind, column_kind, has_fraction, list_candidates
 from .folding import is_ascii

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mao_shared.json_text import parse_json
-from mao_vote.records.files.load import cell_text, escape_step
+from mao_vote.records.reading.load import cell_text, escape_step
 
 from .identity import fold_text
 from .paths import unescape_step

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mao_shared.models.round import FieldRule
-from mao_vote.records.cells.table import Rules, VotedField, leaf_names
-from mao_vote.records.keys.align import Version
-from mao_vote.records.nested.documents import PATH, VALUE
 
-from .observed import contents
-from .types import FieldType
-from .values import infer_field, is_observed
+from .cells.table import Rules, VotedField, leaf_names
+from .fields.observed import contents
+from .fields.types import FieldType
+from .fields.values import infer_field, is_observed
+from .keys.align import Version
+from .nested.documents import PATH, VALUE
 
 if TYPE_CHECKING:
     from polars import Series

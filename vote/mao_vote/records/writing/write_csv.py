@@ -10,9 +10,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mao_vote.records.keys.key import Key
+from mao_vote.records.reading.csv_text import (
+    CsvPieces,
+    raw_cells,
+    split_pieces,
+    split_record,
+    strip_common_line_ends,
+    uses_quotes,
+)
+from mao_vote.records.reading.load import BOM, RecordFormat, separator_in
 
-from .csv_text import CsvPieces, raw_cells, split_pieces, split_record, strip_common_line_ends, uses_quotes
-from .load import BOM, RecordFormat, separator_in
 from .sources import SourceFile, take_over
 
 if TYPE_CHECKING:

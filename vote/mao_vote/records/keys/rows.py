@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING, Literal
 
-from mao_vote.records.keys.align import Aligned
+from .align import Aligned
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series

@@ -1,1 +1,0 @@
-"""Record files as bytes: read as tables of texts, and written with the bytes of the nodes."""
