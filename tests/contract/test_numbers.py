@@ -24,7 +24,7 @@ from mao_shared.service.app import run_service
 from mao_shared.settings import ServiceSettings
 from mao_shared.web.dependencies import if_match
 from mao_vote.explain import key_readings
-from mao_vote.records.load import NotRecords, RecordFormat, load
+from mao_vote.records.reading.load import NotRecords, RecordFormat, load
 from maoctl.commands.external import json_of_typed
 from maoctl.documents import DocumentInvalid, read_all
 

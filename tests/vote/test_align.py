@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from mao_shared.models.round import FileRule, VoteDefinition
 from mao_vote import FileDecision, decide_file
-from mao_vote.records import Key, Version, align, compare, lines, number_records, ordered_places
+from mao_vote.records import Key, Version, align, compare, number_records, ordered_places
+from mao_vote.records.keys import lines
 
 BY_CONTENT = Key((), "position")
 LOG = ["start", "load", "load", "end", "load", "end", "stop"]  # a line is not unique, so there is no key

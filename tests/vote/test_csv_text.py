@@ -14,7 +14,7 @@ from mao_datamgmt.monitoring.extract import UnreadableMetric, iter_lines
 from mao_shared.models.round import VoteDefinition
 from mao_vote import decide_file
 from mao_vote.records import NotRecords, RecordFormat, load
-from mao_vote.records.csv_text import (
+from mao_vote.records.reading.csv_text import (
     SEPARATORS,
     UnclearDialect,
     find_separator,
@@ -23,7 +23,7 @@ from mao_vote.records.csv_text import (
     uses_quotes,
     without_blank_lines,
 )
-from mao_vote.records.load import separator_in
+from mao_vote.records.reading.load import separator_in
 from tests.datamgmt.test_series import opened
 
 DECIMAL_COMMAS = "time;temp\n2026-01-01;2,50\n2026-01-02;2,51\n"

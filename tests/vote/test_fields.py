@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mao_shared.models.round import FieldRule
-from mao_vote.records.fields import FieldType, infer_field, is_observed, parse_values
+from mao_vote.records.fields.types import FieldType
+from mao_vote.records.fields.values import infer_field, is_observed, parse_values
 
 Candidate = tuple[float | None, str | None]
 Column = Sequence[str | None]

@@ -16,9 +16,9 @@ from mao_shared.json_text import parse_json
 from mao_shared.models.round import FileRule, VoteDefinition
 from mao_vote import FileDecision, decide_file
 from mao_vote.records import NestedText, NotRecords, Reader, check_document, leaf_table, plan_layout
-from mao_vote.records.documents import find_places
-from mao_vote.records.paths import leaf_pattern, leaf_patterns
-from mao_vote.records.write_nested import write_nested
+from mao_vote.records.nested.documents import find_places
+from mao_vote.records.nested.paths import leaf_pattern, leaf_patterns
+from mao_vote.records.writing.write_nested import write_nested
 
 Document = dict[str, Any]
 SETS = {"/tags": {"type": "set"}, "/entries/*/tags": {"type": "set"}}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mao_shared.models.round import FileRule, VoteDefinition
 from mao_vote import FileDecision, decide_file
-from mao_vote.records import object_fields as module
+from mao_vote.records.nested import object_fields
 from tests.support.json_strategies import NUMBERS, STRINGS
 
 Record = dict[str, Any]
@@ -151,7 +151,7 @@ def test_object_fields_of_names_like_pointers_are_compared_as_a_whole() -> None:
 
 
 def test_object_fields_that_are_too_many_are_compared_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_COLUMNS", 5)
+    monkeypatch.setattr(object_fields, "MAX_COLUMNS", 5)
     versions = [[{"id": n, "o": {f"m{n}": v}, "p": {"x": 1}} for n in range(9)] for v in (1, 1, 2)]
     found = vote("r.jsonl", *map(lines, versions))
     assert {cell.field for cell in found.cells} == {"o"}

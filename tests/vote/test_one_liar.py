@@ -6,7 +6,7 @@ import pytest
 
 from mao_shared.models.round import FileRule, VoteDefinition
 from mao_vote import FileDecision, decide_file
-from mao_vote.records.load import MAX_OBJECTS
+from mao_vote.records.reading.load import MAX_OBJECTS
 
 DOCUMENT = '{"a":{"b":1},"c":2}'
 

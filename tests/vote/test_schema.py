@@ -11,8 +11,7 @@ from mao_git import Clone
 from mao_shared.errors import NotFound
 from mao_shared.models.round import FieldRule, FileRule, VoteDefinition
 from mao_shared.models.schema import FileSchema, Schema
-from mao_vote import decide_file, describe_schema, list_record_files
-from mao_vote import schema as schema_module
+from mao_vote import decide_file, describe_schema, list_record_files, schema
 
 from .repo import commit, new_repository
 
@@ -161,7 +160,7 @@ def test_describe_schema_of_json(clone: Clone) -> None:
 
 
 def test_describe_schema_of_many_files(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema_module, "MAX_SCHEMA_FILES", 2)
+    monkeypatch.setattr(schema, "MAX_SCHEMA_FILES", 2)
     files = {f"{number}.csv": CSV for number in range(5)}
     made = commit(clone, {**files, ".mao/rounds/x.json": "{}", "notes.txt": "x"})
     paths = list_record_files(clone, [made], VoteDefinition(files=[FileRule(path="4*", opaque=True)]))
@@ -171,5 +170,5 @@ def test_describe_schema_of_many_files(clone: Clone, monkeypatch: pytest.MonkeyP
 
 
 def test_describe_schema_of_many_fields(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema_module, "MAX_SCHEMA_FIELDS", 3)
+    monkeypatch.setattr(schema, "MAX_SCHEMA_FIELDS", 3)
     assert len(described(clone, CSV, CSV).files[0].fields) == 3

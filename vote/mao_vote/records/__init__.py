@@ -12,31 +12,9 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 
 from mao_shared.json_text import parse_json
 
-from .align import Aligned, Version, align, number_records, ordered_places
-from .ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
-from .compare import RowChange, TableDiff, compare
-from .documents import Layout, Reader, empty_leaves, leaf_table, plan_layout, vote_places
-from .field_summary import summarize_document, summarize_table
-from .field_type import may_be_observed
-from .key_inference import choose_key, vote_key
-from .keys import POSITION, Key, find_record, has_key, same_text
-from .load import (
-    NotRecords,
-    RecordFormat,
-    Table,
-    cell_text,
-    check_document,
-    is_record_list,
-    load,
-    load_json_document,
-    record_format,
-)
-from .lookup import find_value, is_inside
-from .object_fields import plan_object_fields, top_field, with_object_fields, without_contradictions
-from .paths import NamedFields, field_rule, leaf_pattern, leaf_patterns
-from .reliability import Family
-from .sources import Rows, SourceFile
-from .vote import (
+from .cells.ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
+from .cells.reliability import Family
+from .cells.table import (
     RECORD,
     Camps,
     FieldDifferences,
@@ -51,8 +29,30 @@ from .vote import (
     unpack_records,
     vote_table,
 )
-from .write import text_style, write_document, write_like
-from .write_nested import NestedText, write_nested_file
+from .fields.types import may_be_observed
+from .keys.align import Aligned, Version, align, number_records, ordered_places
+from .keys.compare import RowChange, TableDiff, compare
+from .keys.inference import choose_key, vote_key
+from .keys.key import POSITION, Key, find_record, has_key, same_text
+from .nested.documents import Layout, Reader, empty_leaves, leaf_table, plan_layout, vote_places
+from .nested.lookup import find_value, is_inside
+from .nested.object_fields import plan_object_fields, top_field, with_object_fields, without_contradictions
+from .nested.paths import NamedFields, field_rule, leaf_pattern, leaf_patterns
+from .reading.load import (
+    NotRecords,
+    RecordFormat,
+    Table,
+    cell_text,
+    check_document,
+    is_record_list,
+    load,
+    load_json_document,
+    record_format,
+)
+from .summary import summarize_document, summarize_table
+from .writing.sources import Rows, SourceFile
+from .writing.write import text_style, write_document, write_like
+from .writing.write_nested import NestedText, write_nested_file
 
 __all__ = [
     "COMPUTED",

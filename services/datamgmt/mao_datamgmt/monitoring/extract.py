@@ -24,8 +24,8 @@ from mao_shared.errors import MaoError
 from mao_shared.models import ControlMetric
 from mao_shared.models.alarm import Aggregate, Measured
 from mao_vote import records
-from mao_vote.records.csv_text import Rows, UnclearDialect, read_rows
-from mao_vote.records.numbers import parse_number
+from mao_vote.records.fields.numbers import parse_number
+from mao_vote.records.reading.csv_text import Rows, UnclearDialect, read_rows
 
 MAX_JSON_BYTES = 8 << 20  # a parsed document takes about twenty times that in memory
 MAX_TABLE_BYTES = 256 << 20  # of all files that one metric reads row by row

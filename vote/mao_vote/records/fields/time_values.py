@@ -14,7 +14,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING
 
-from .field_type import DateOrder
+from .types import DateOrder
 
 if TYPE_CHECKING:
     from polars import Expr, Series

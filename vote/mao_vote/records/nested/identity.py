@@ -17,8 +17,7 @@ from itertools import combinations
 from typing import Any, Literal
 
 from mao_shared.json_text import is_number, parse_json
-
-from .load import cell_text, escape_step
+from mao_vote.records.reading.load import cell_text, escape_step
 
 _USUAL_NAMES = ("id", "key", "name", "path", "uuid", "url", "uri", "slug", "doi")
 _USUAL_ENDINGS = ("_id", "-id", "_name", "_key", "_url")

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 from mao_shared.json_text import parse_json, render_json
 from mao_shared.models.round import FieldKind, FieldRule
 
-from .field_kinds import FALSE, TRUE, describe_kind, infer_kind
-from .field_type import NO_OBSERVATION, FieldType, Quotes, find_missing
+from .kinds import FALSE, TRUE, describe_kind, infer_kind
 from .number_style import NumberStyle, parse_decimals, parse_integers
 from .observed import Observed, contents, is_quoted, observe
 from .time_values import DAY_SECONDS, parse_dates, parse_datetimes, parse_durations, parse_times
+from .types import NO_OBSERVATION, FieldType, Quotes, find_missing
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series

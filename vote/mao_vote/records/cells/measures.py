@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .fields import FieldType
+from mao_vote.records.fields.types import FieldType
 
 if TYPE_CHECKING:
     from polars import DataFrame, Expr

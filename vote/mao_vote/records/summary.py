@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from mao_shared.models.round import FieldRule
 
-from .align import Version
-from .documents import PATH, VALUE
-from .field_type import FieldType
-from .fields import infer_field, is_observed
-from .observed import contents
-from .vote import Rules, VotedField, leaf_names
+from .cells.table import Rules, VotedField, leaf_names
+from .fields.observed import contents
+from .fields.types import FieldType
+from .fields.values import infer_field, is_observed
+from .keys.align import Version
+from .nested.documents import PATH, VALUE
 
 if TYPE_CHECKING:
     from polars import Series

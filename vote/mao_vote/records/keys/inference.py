@@ -21,12 +21,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mao_shared.models.round import Fold
+from mao_vote.records.reading.load import NotRecords
 
+from .candidates import Candidate, ColumnKind, column_kind, has_fraction, list_candidates
 from .folding import is_ascii
-from .key_candidates import Candidate, ColumnKind, column_kind, has_fraction, list_candidates
-from .key_sharing import Sharing, is_majority, measure_sharing, varies_in_place
-from .keys import Key, describe_fault, lacks_key
-from .load import NotRecords
+from .key import Key, describe_fault, lacks_key
+from .sharing import Sharing, is_majority, measure_sharing, varies_in_place
 
 if TYPE_CHECKING:
     from polars import DataFrame

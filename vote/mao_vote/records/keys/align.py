@@ -8,7 +8,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
-from .keys import POSITION, Key
+from .key import POSITION, Key
 from .lines import align_lines, line_frame, match_lines
 
 if TYPE_CHECKING:

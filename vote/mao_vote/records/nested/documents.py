@@ -29,16 +29,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mao_shared.models.round import FieldRule, FileRule
+from mao_vote.records.keys.align import Aligned
+from mao_vote.records.keys.rows import FULL_COVERAGE, RowVote
+from mao_vote.records.reading.load import cell_text, escape_step
 
-from .align import Aligned
 from .identity import Entries, FoundLists, find_entries, find_identity
-from .load import cell_text, escape_step
 from .paths import NamedFields, field_rule, is_entry, member_steps
-from .rows import FULL_COVERAGE, RowVote
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
 
+OBJECT = "{}"
 PATH, VALUE, VOLATILE = "path", "value", "volatile"
 Kind = Literal["object", "list", "value"]
 """What is at a place. A list without identity is a value."""

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 
 from mao_shared.json_text import parse_json
 from mao_shared.models.round import FileRule
+from mao_vote.records.reading.load import MAX_CELLS, MAX_COLUMNS, escape_step
 
-from .documents import Layout, Reader, find_places
-from .load import MAX_CELLS, MAX_COLUMNS, escape_step
+from .documents import OBJECT, Layout, Reader, find_places
 from .paths import field_rule, unescape_step
-from .write_nested import OBJECT
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series

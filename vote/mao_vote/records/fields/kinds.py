@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from mao_shared.models.round import FieldKind
 
-from .field_type import NOT_A_MEASURE, DateOrder
 from .number_style import NumberStyle, find_style, parse_decimals, parse_integers
 from .observed import Observed
 from .time_values import DATETIME_WITH_ZONE, parse_dates, parse_datetimes, parse_durations, parse_times
+from .types import NOT_A_MEASURE, DateOrder
 
 if TYPE_CHECKING:
     from polars import Series

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from .keys import Key
+from mao_vote.records.keys.key import Key
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series

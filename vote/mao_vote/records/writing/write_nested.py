@@ -11,15 +11,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mao_shared.json_text import Part, join_parts, parse_json, parse_parts, render_json
-
-from .documents import Layout, Place, Reader, find_places, iter_leaves
-from .load import BOM, escape_step
-from .paths import NamedFields
+from mao_vote.records.nested.documents import OBJECT, Layout, Place, Reader, find_places, iter_leaves
+from mao_vote.records.nested.paths import NamedFields
+from mao_vote.records.reading.load import BOM, escape_step
 
 if TYPE_CHECKING:
     from polars import DataFrame
 
-OBJECT = "{}"
 _WHOLE = Layout()
 
 

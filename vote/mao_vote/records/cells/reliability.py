@@ -28,7 +28,8 @@ from dataclasses import dataclass, field
 from math import log, sqrt
 from typing import TYPE_CHECKING
 
-from .align import Version
+from mao_vote.records.keys.align import Version
+
 from .measures import Noise
 
 if TYPE_CHECKING:

@@ -9,9 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from .csv_text import CsvPieces, raw_cells, split_pieces, split_record, strip_common_line_ends, uses_quotes
-from .keys import Key
-from .load import BOM, RecordFormat, separator_in
+from mao_vote.records.keys.key import Key
+from mao_vote.records.reading.csv_text import (
+    CsvPieces,
+    raw_cells,
+    split_pieces,
+    split_record,
+    strip_common_line_ends,
+    uses_quotes,
+)
+from mao_vote.records.reading.load import BOM, RecordFormat, separator_in
+
 from .sources import SourceFile, take_over
 
 if TYPE_CHECKING:

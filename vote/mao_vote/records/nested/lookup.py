@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mao_shared.json_text import parse_json
+from mao_vote.records.reading.load import cell_text, escape_step
 
 from .identity import fold_text
-from .load import cell_text, escape_step
 from .paths import unescape_step
 
 _MEMBER = re.compile(r'("(?:[^"\\]|\\.)*"|[^=,]+)=("(?:[^"\\]|\\.)*"|[^,]*)(?:,|$)')

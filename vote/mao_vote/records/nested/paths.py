@@ -13,8 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mao_shared.models.round import FieldRule
-
-from .load import escape_step
+from mao_vote.records.reading.load import escape_step
 
 if TYPE_CHECKING:
     from polars import Series

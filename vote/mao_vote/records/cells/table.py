@@ -14,17 +14,18 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from mao_shared.models.round import FieldRule, FileRule
+from mao_vote.records.fields.numbers import numbers
+from mao_vote.records.fields.types import FieldType
+from mao_vote.records.fields.values import infer_field, is_observed, parse_values
+from mao_vote.records.keys.align import Aligned, Version, ordered_places, row_order
+from mao_vote.records.keys.key import Key
+from mao_vote.records.keys.rows import RowVote, count_rows, vote_rows
+from mao_vote.records.nested.documents import PATH
+from mao_vote.records.nested.paths import field_rule, leaf_pattern
 
-from .align import Aligned, Version, ordered_places, row_order
 from .ballots import COMPUTED, Judge, apply_judge, decide_cells
-from .documents import PATH
-from .fields import FieldType, infer_field, is_observed, parse_values
-from .keys import Key
 from .measures import Noise, estimate_noise, unwrapped
-from .numbers import numbers
-from .paths import field_rule, leaf_pattern
 from .reliability import Family, learn_voices
-from .rows import RowVote, count_rows, vote_rows
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series

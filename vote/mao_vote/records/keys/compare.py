@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .keys import POSITION, Key
+from .key import POSITION, Key
 from .lines import line_frame, match_lines
 
 if TYPE_CHECKING:

@@ -21,16 +21,16 @@ from mao_shared.json_text import (
     with_members,
     without_leaves,
 )
+from mao_vote.records.keys.key import Key
+from mao_vote.records.nested.documents import OBJECT, Reader
+from mao_vote.records.nested.object_fields import top_field
+from mao_vote.records.nested.paths import unescape_step
+from mao_vote.records.reading.csv_text import strip_common_line_ends
+from mao_vote.records.reading.load import BOM, RecordFormat, escape_step
 
-from .csv_text import strip_common_line_ends
-from .documents import Reader
-from .keys import Key
-from .load import BOM, RecordFormat, escape_step
-from .object_fields import top_field
-from .paths import unescape_step
 from .sources import SourceFile, take_over
 from .write_csv import csv_manner, write_csv
-from .write_nested import OBJECT, encodable, write_field
+from .write_nested import encodable, write_field
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series

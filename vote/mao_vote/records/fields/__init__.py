@@ -1,0 +1,1 @@
+"""What the values of a field are: their kinds, spellings, and which texts are no observation."""

@@ -1,0 +1,1 @@
+"""Which records are the same and which are in the result: keys, alignment, presence."""

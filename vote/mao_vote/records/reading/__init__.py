@@ -1,0 +1,1 @@
+"""Record files read as tables of texts."""
