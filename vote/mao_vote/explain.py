@@ -210,8 +210,23 @@ class _Question:
 
     def explanation(self, cell: ContestedCell, words: str, silent: dict[str, str]) -> Explanation:
         fields = {name: getattr(cell, name) for name in ContestedCell.model_fields}
+        names = {self.field}
+        if cell.key and cell.key[0].startswith("/"):  # a value of a document, voted with those like it
+            pattern = records.leaf_pattern(cell.key[0])
+            names |= {pattern, pattern.rpartition("/")[2]}
+        described = self.described
+        compared = (
+            next((found for found in described.fields if found.name in names), None) if described else None
+        )
+        groups = [group for group in described.groups if names & set(group.fields)] if described else []
         return Explanation(
-            round=self.evidence.round, commit=self.decided.commit, words=words, silent=silent, **fields
+            round=self.evidence.round,
+            commit=self.decided.commit,
+            words=words,
+            silent=silent,
+            compared=compared,
+            groups=groups,
+            **fields,
         )
 
     def contested(self, cell: ContestedCell) -> Explanation:

@@ -364,6 +364,12 @@ def _print_cell(session: CliSession, found: evidence.Explanation) -> None:
             ("field", found.field),
             ("value", votes.short(found.chosen)),
             ("why", f"{found.why}{contested}: {found.words}"),
+            (
+                "nodes",
+                "" if found.observed is None else f"{found.observed} of {len(found.values)} observed it",
+            ),
+            ("kind", votes.comparison(found.compared)),
+            ("groups", "; ".join(f"{', '.join(group.nodes)} have one voice" for group in found.groups)),
             ("round", found.round),
             ("at the tip", votes.short(found.at_tip) if found.fault else ""),
         ]

@@ -223,6 +223,17 @@ def node_values(explanation: evidence.Explanation) -> list[NodeValue]:
     return rows + [NodeValue(node, "", why) for node, why in explanation.silent.items()]
 
 
+def comparison(field: evidence.FieldEvidence | None) -> str:
+    """Return in words how the values of a field are compared; empty if that is not known."""
+    if field is None:
+        return ""
+    limits = [f"{field.tolerance:.4g}"] if field.tolerance else []
+    limits += [_percent(field.error)] if field.error else []
+    agree = f", agreeing within {' or '.join(limits)} ({field.noise})" if limits else ""
+    unsure = f"; unsure: {field.unsure}" if field.unsure else ""
+    return f"{'measured ' if field.measured else ''}{field.kind} ({field.source}){agree}{unsure}"
+
+
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.3g} %"
 

@@ -234,7 +234,8 @@ class CellPage(Record):
 class Explanation(Record):
     """`values`: node → what it says (none: its record has no such field); `silent`: node → why nothing.
 
-    `observed`: how many nodes observed the cell, if that is known.
+    `observed`: how many nodes observed the cell, if that is known. Where nodes differ in its field:
+    `compared`, how it was compared, and `groups`, the nodes that had one voice in it.
 
     Of the newest round, where commits that no round made follow it: `tip`, the value there, and `fault`, when
     it is another than was voted.
@@ -251,6 +252,8 @@ class Explanation(Record):
     contested: bool
     words: str
     observed: int | None = None
+    compared: FieldEvidence | None = None
+    groups: list[NodeGroup] = Field(default_factory=list)
     silent: dict[str, str] = Field(default_factory=dict)
     tip: str | None = None
     at_tip: str | None = None

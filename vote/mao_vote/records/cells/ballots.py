@@ -40,6 +40,7 @@ _COLUMNS = (
     "nodes",
     "total_nodes",
     "most_nodes",
+    "leaders",
     "several",
 )
 COMPUTED = "computed"  # the reason for a value that no version has
@@ -66,6 +67,7 @@ def decide_cells(ballots: DataFrame, noise: Noise, incumbent: IncumbentValues) -
         most=polars.col("votes").max(),
         total_nodes=polars.col("nodes").sum(),
         most_nodes=polars.col("nodes").max(),
+        leaders=(polars.col("nodes") == polars.col("nodes").max()).sum(),
         numbers=polars.col("votes").filter(polars.col("number").is_not_null()).sum(),
         several=polars.len() > 1,
     )
@@ -86,7 +88,9 @@ def decide_cells(ballots: DataFrame, noise: Noise, incumbent: IncumbentValues) -
         parts.append(decide_numeric_cells(disputed.filter(numeric & is_number), noise))
         parts.append(_decide_texts(disputed.filter(~numeric)))
     decided = polars.concat([part.select(*_COLUMNS) for part in parts]).with_columns(why=_reason())
-    return _restore_spelling(decided.rename({"total_nodes": "total"}).drop("nodes", "most_nodes"), ballots)
+    return _restore_spelling(
+        decided.rename({"total_nodes": "total"}).drop("nodes", "most_nodes", "leaders"), ballots
+    )
 
 
 def _incumbents(disputed: DataFrame, incumbent: IncumbentValues) -> DataFrame:
@@ -112,7 +116,7 @@ def _reason() -> Expr:
     import polars
 
     why, nodes = polars.col("why"), polars.col("nodes")
-    is_most = nodes == polars.col("most_nodes")
+    is_most = (nodes == polars.col("most_nodes")) & (polars.col("leaders") == 1)
     return (
         polars.when(~why.is_in(["majority", "plurality"]) | (2 * nodes > polars.col("total_nodes")))
         .then(polars.when(why == "plurality").then(polars.lit("majority")).otherwise(why))
