@@ -423,7 +423,7 @@ def test_keys_folding_again_changes_nothing(texts: list[str], fold: set[str]) ->
     assert swapped.to_list() == lower.to_list() or "İ" in "".join(texts)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(["a", "b", "c", "Ä", "e f"]), st.integers(0, 3), min_size=2),

@@ -228,7 +228,7 @@ def fault(chosen: Any, seen: Sequence[Any], path: str, undecided: set[str]) -> s
     return f"{path}: {chosen!r} is not in {list(seen)!r}"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(observed_documents())
 def test_nested_whatever_is_in_the_result_was_observed_there(observed: list[Document]) -> None:
     found = vote(*observed, fields=SETS)
@@ -236,7 +236,7 @@ def test_nested_whatever_is_in_the_result_was_observed_there(observed: list[Docu
     assert fault(json.loads(found.content or b""), observed, "", undecided) is None
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=20)
 @given(observed_documents(), st.randoms(use_true_random=False))
 def test_nested_order_of_the_nodes_does_not_matter(observed: list[Document], random: Random) -> None:
     first = vote(*observed, fields=SETS)
@@ -244,7 +244,7 @@ def test_nested_order_of_the_nodes_does_not_matter(observed: list[Document], ran
     assert vote(*observed, fields=SETS).content == first.content
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=20)
 @given(observed_documents())
 def test_nested_result_voted_again_is_itself(observed: list[Document]) -> None:
     content = (vote(*observed, fields=SETS).content or b"").decode()
@@ -253,7 +253,7 @@ def test_nested_result_voted_again_is_itself(observed: list[Document]) -> None:
         assert vote(content, content, observed[0], fields=SETS).content == content.encode()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(observed_documents())
 def test_nested_fewer_than_half_liars_never_win(observed: list[Document]) -> None:
     truth = json.dumps(document(), indent=1)
@@ -466,7 +466,7 @@ def texts_of(value: Any, indent: int | None) -> str:
     return json.dumps(value, indent=indent, ensure_ascii=indent is None)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(values, st.sampled_from([None, 1]))
 def test_nested_document_is_the_same_after_it_was_a_table(value: Any, indent: int | None) -> None:
     text = texts_of(value, indent)
@@ -478,7 +478,7 @@ def test_nested_document_is_the_same_after_it_was_a_table(value: Any, indent: in
     assert write_nested(rows, [NestedText(text, reader, layout)]) == text
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(values)
 def test_nested_patterns_of_paths_are_pointers_with_any_entry(value: Any) -> None:
     reader, document = Reader(FileRule()), parse_json(json.dumps(value))
@@ -488,7 +488,7 @@ def test_nested_patterns_of_paths_are_pointers_with_any_entry(value: Any) -> Non
     assert leaf_patterns(paths).to_list() == [leaf_pattern(path) for path in paths] == patterns
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=20)
 @given(values, values)
 def test_nested_document_is_written_with_the_text_of_another(value: Any, other: Any) -> None:
     text, model = texts_of(value, None), texts_of(other, 2)

@@ -211,7 +211,7 @@ inner = st.recursive(
 objects = st.lists(st.dictionaries(texts, inner, max_size=3), min_size=2, max_size=3)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(objects, min_size=3, max_size=4))
 def test_object_fields_of_fewer_than_half_liars_never_win(versions: list[list[Record]]) -> None:
     def write(found: list[Record]) -> str:
@@ -228,7 +228,7 @@ def test_object_fields_absent_member_is_no_observation() -> None:
     assert result(*versions) == [{"id": 1, "o": {"x": 1, "y": 2}}]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(st.lists(objects, min_size=3, max_size=4))
 def test_object_fields_values_were_observed_there(versions: list[list[Record]]) -> None:
     observed = [[{"id": n, "o": one} for n, one in enumerate(found)] for found in versions]

@@ -350,7 +350,7 @@ class FieldVote:
         """Return what the definition declares of the field, or what all versions' values imply."""
         kind = infer_field(
             self.name,
-            [column.filter(self.kept) for column in self.columns],
+            self.columns if self.kept.all() else [column.filter(self.kept) for column in self.columns],
             [self.aligned.versions[version].votes for version in self.voted.versions],
             self.rules.field(self.name),
             is_json=self.rules.is_json,
