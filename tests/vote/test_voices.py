@@ -239,3 +239,20 @@ def test_explain_cell_counts_observers_and_names_kind_and_groups(tmp_path: Path)
         assert found.compared is not None
         assert found.compared.kind == "category"
         assert [group.nodes for group in found.groups] == [["a", "b", "c"]]
+
+
+def test_explain_cell_of_a_record_that_nodes_spell_in_different_cases(tmp_path: Path) -> None:
+    clone = new_repository(tmp_path / "r.git")
+    files = {
+        node: {"a.csv": as_csv(column, keys)}
+        for node, column, keys in (
+            ("a", ["NA", "7", "1"], ["X-1", "X-2", "X-3"]),
+            ("b", ["4", "7", "1"], ["X-1", "X-2", "X-3"]),
+            ("c", ["4", "7", "2"], ["x-1", "x-2", "x-3"]),
+        )
+    }
+    made = vote_round(clone, files)
+    decided = find_round(clone, made.commit, made.evidence.round)
+    found = explain_ground_truth(clone, made.commit, decided, "a.csv", "X-1", "v")
+    assert (found.chosen, found.observed) == ("4", 2)
+    assert found.values == {"a": "NA", "b": "4", "c": "4"}

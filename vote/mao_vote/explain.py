@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -180,7 +180,9 @@ class _Question:
                 code="not-records",
                 next=f"Show the file as a whole: --cell {self.file} '' ''",
             ) from None
-        found = (records.find_record(table, key, parts) for parts in self.keys)
+        # a node may spell the key in another case, which the evidence does not name
+        manners = [key, replace(key, fold=("case", "space"), nfc=True)] if self.evidence.rules > 3 else [key]
+        found = (records.find_record(table, manner, parts) for manner in manners for parts in self.keys)
         return key, next(filter(None, found), None)
 
     def not_found(self, why: str) -> NotFound:
