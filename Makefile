@@ -29,7 +29,7 @@ down: ## stop the compose node; its data stay in the volumes
 
 .PHONY: test-fast
 test-fast: WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
-test-fast: ## the tests that need nothing but Python and git; in two minutes from a fresh clone
+test-fast: ## the tests that need nothing but Python and git; in two to three minutes from a fresh clone
 	@$(MACHINE) venv
 	./dev pytest -n $(WORKERS) -m fast
 
