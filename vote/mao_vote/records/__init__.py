@@ -37,7 +37,7 @@ from .keys.key import POSITION, Key, find_record, has_key, same_text
 from .nested.documents import Layout, Reader, empty_leaves, leaf_table, plan_layout, vote_places
 from .nested.lookup import find_value, is_inside
 from .nested.object_fields import plan_object_fields, top_field, with_object_fields, without_contradictions
-from .nested.paths import NamedFields, field_rule, leaf_pattern, leaf_patterns
+from .nested.paths import NamedFields, field_rule, leaf_pattern
 from .reading.load import (
     NotRecords,
     RecordFormat,
@@ -97,7 +97,6 @@ __all__ = [
     "is_inside",
     "is_record_list",
     "leaf_pattern",
-    "leaf_patterns",
     "leaf_table",
     "load",
     "load_json_document",

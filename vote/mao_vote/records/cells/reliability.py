@@ -179,21 +179,18 @@ class _Learner:
     def __init__(
         self, disputed: DataFrame, versions: Sequence[Version], answered: Sequence[Series], noise: Noise
     ) -> None:
+        import polars
+
         self.versions, self.answered, self.measured = versions, answered, noise.measured
         candidates = disputed.select(_CANDIDATE).unique().sort(*_CANDIDATE).with_row_index("candidate")
-        self.ballots = (
-            disputed.select(*_CANDIDATE, "version", "nodes")
-            .join(candidates, on=_CANDIDATE, nulls_equal=True)
+        ballots = (
+            disputed.join(candidates, on=_CANDIDATE, nulls_equal=True)
             .select("cell", "candidate", "version", "nodes")
             .sort("candidate", "version")
         )
-        import polars
-
         self.near = self._pairs(candidates, noise) if noise.groups else None
-        if self.near is None:
-            self.ballots = _patterns(self.ballots)
-        else:
-            self.ballots = self.ballots.with_columns(cells=polars.lit(1, polars.Int64))
+        one_each = polars.lit(1, polars.Int64)
+        self.ballots = _patterns(ballots) if self.near is None else ballots.with_columns(cells=one_each)
         self.candidates = self.ballots.select("cell", "candidate").unique()
         self.is_disputed = _mask(answered[0].len(), disputed["cell"].unique())
 

@@ -16,7 +16,7 @@ from mao_shared.models.round import FieldRule
 from mao_vote.records.reading.load import escape_step
 
 if TYPE_CHECKING:
-    from polars import Series
+    pass
 
 _ENTRY_STEP = re.compile(r"/\[[^/]*")
 _DEFAULT = FieldRule()
@@ -34,11 +34,6 @@ def leaf_pattern(path: str) -> str:
     if "[" not in path and "~2" not in path:
         return path
     return _ENTRY_STEP.sub("/*", path).replace("/~2", "/[")
-
-
-def leaf_patterns(paths: Series) -> Series:
-    """Return the pattern of each path, as `leaf_pattern` does."""
-    return paths.str.replace_all(_ENTRY_STEP.pattern, "/*").str.replace_all("/~2", "/[", literal=True)
 
 
 def is_entry(path: str) -> bool:
