@@ -9,7 +9,7 @@ from typing import Literal, TypeVar, cast
 
 from mao_shared.models.evidence import FieldEvidence, NodeGroup, Tally
 
-from .records import Key, vote_numbers
+from .records import Key, PastCells, vote_numbers
 
 Why = Literal[
     "majority",
@@ -19,6 +19,7 @@ Why = Literal[
     "incumbent",
     "weight",
     "reliability",
+    "tie",
     "undecided",
     "row",
     "vdx",
@@ -55,8 +56,9 @@ class FileDecision:
     """The decision on a file. `content` is None if the result has no such file.
 
     `cells` are those in which nodes differ, in the file's order. `conflicts` is the number of undecided
-    cells. `abstained` has the reason for each node whose version did not vote. `fields`: how those in which
-    nodes differ were compared; `groups`: nodes that had one voice together.
+    cells. `notes`: what was done; `warnings`: why it may be wrong. `abstained` has the reason for each node whose version did not vote. `fields`: how those in which
+    nodes differ were compared; `groups`: nodes that had one voice together. `samples`: what a later vote may
+    learn about a field.
     """
 
     content: bytes | None
@@ -69,6 +71,8 @@ class FileDecision:
     abstained: dict[str, str] = field(default_factory=dict)
     fields: list[FieldEvidence] = field(default_factory=list)
     groups: list[NodeGroup] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    samples: Mapping[str, PastCells] = field(default_factory=dict)
 
 
 def fixed_point(weight: float) -> int:

@@ -17,7 +17,7 @@ from mao_shared.models.common import STORED
 from mao_shared.models.evidence import ContestedCell, Evidence, FileEvidence, Tally
 
 from .election import Cell
-from .records import record_format
+from .records import PastCells, record_format
 from .tree_vote import OWN_FOLDER, FileVote
 
 ROUNDS_FOLDER = f"{OWN_FOLDER}/rounds"
@@ -30,7 +30,7 @@ _TALLIES_IN_RULES_3 = {"__all__": {"shared": True}}
 _NOT_IN_RULES_3: dict[str, Any] = {
     "definition": True,
     "votes": _TALLIES_IN_RULES_3,
-    "files": {"__all__": {"fields": True, "groups": True, "votes": _TALLIES_IN_RULES_3}},
+    "files": {"__all__": {"fields": True, "warnings": True, "groups": True, "votes": _TALLIES_IN_RULES_3}},
 }
 
 
@@ -79,6 +79,7 @@ def describe(vote: FileVote) -> FileEvidence:
         conflicts=vote.conflicts,
         cells=vote.differing_cells,
         notes=vote.notes,
+        warnings=vote.warnings,
         abstained=dict(sorted(vote.abstained.items())),
         fields=vote.fields,
         groups=vote.groups,
@@ -139,7 +140,8 @@ class RoundTotals:
 
     `changes`: path → entry in the result, None if it has none. `lines`: contested cells as JSON lines, the
     first `listed` of all `cells`. For the ledger, `tallies`: of record files that are in the result or
-    undecided; `removed`: files that are in neither.
+    undecided; `removed`: files that are in neither; `samples`: what later rounds may learn from, by path and
+    field.
     """
 
     votes: dict[str, Tally]
@@ -147,6 +149,7 @@ class RoundTotals:
     lines: bytearray = field(default_factory=bytearray)
     tallies: dict[str, Mapping[str, Tally]] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
+    samples: list[tuple[str, str, PastCells]] = field(default_factory=list)
     decided: Counter[str] = field(default_factory=Counter)
     files: list[FileEvidence] = field(default_factory=list)
     conflicts: int = 0
@@ -158,6 +161,7 @@ class RoundTotals:
         self.changes[vote.path] = vote.placed
         self.decided[vote.how] += 1
         self.conflicts += vote.conflicts
+        self.samples += ((vote.path, name, sample) for name, sample in vote.samples.items())
         unanimous = Tally(1, 0) if vote.how == "unanimous" else Tally()
         for voter, votes in self.votes.items():
             tally = vote.votes.get(voter, unanimous)

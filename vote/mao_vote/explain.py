@@ -41,6 +41,8 @@ _REASONS = {
     "row": "the decision was whether the record exists",
     "vdx": "the algorithm in the vote definition chose it from the nodes' values",
     "computed": "it was computed from the nodes' values, as the vote definition requires",
+    "tie": "the vote was tied; the nodes with this value are right more often elsewhere in this field, or else "
+    "it is the first of the tied values in alphabetical order",
     "undecided": "the vote is tied, also by weight: the value stays empty",
 }
 
@@ -235,7 +237,9 @@ class _Question:
         absent = (node for node in self.evidence.votes if node not in cell.values)
         words = _REASONS.get(cell.why, cell.why)
         if not cell.key and not cell.field and cell.chosen is None and self.described is not None:
-            words = "; ".join(self.described.notes)  # why a file voted as a whole is not in the result
+            words = "; ".join(
+                [*self.described.warnings, *self.described.notes]
+            )  # why a file voted as a whole is not in the result
         return self.explanation(cell, words, {**dict.fromkeys(absent, "has no such record"), **self.silent()})
 
     def agreed(self) -> Explanation:

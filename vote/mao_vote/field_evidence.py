@@ -12,6 +12,7 @@ from .records import Camps, Family, FieldReport
 MAX_FIELDS = 200  # described one by one
 MIN_CAMP_CELLS = 5  # that split the nodes in the same way, to be worth a note
 MAX_UNSURE_NOTES = 10
+MAX_TIED_WARNINGS = 10
 
 
 def describe_fields(reports: Sequence[FieldReport]) -> list[FieldEvidence]:
@@ -27,6 +28,7 @@ def describe_fields(reports: Sequence[FieldReport]) -> list[FieldEvidence]:
             error=report.noise.tolerance.relative,
             noise=report.noise.source,
             observed=dict(report.observed),
+            tied=report.tied,
         )
         for report in reports[:MAX_FIELDS]
     ]
@@ -53,8 +55,8 @@ def describe_groups(reports: Sequence[FieldReport]) -> list[NodeGroup]:
     return groups
 
 
-def notes_on_fields(reports: Sequence[FieldReport], groups: Sequence[NodeGroup]) -> Iterator[str]:
-    """Yield in words what a reader should know: unsure kinds, two camps, and groups that err alike.
+def warnings_on_fields(reports: Sequence[FieldReport], groups: Sequence[NodeGroup]) -> Iterator[str]:
+    """Yield why decisions may be wrong: unsure kinds, ties, two camps, and groups that err alike.
 
     Which of two camps is right cannot be seen from the votes, so a group that is one of two camps is not
     said to err.
@@ -64,6 +66,10 @@ def notes_on_fields(reports: Sequence[FieldReport], groups: Sequence[NodeGroup])
         yield f"unsure: {report.name or 'value'} is compared as {report.kind.kind}: {report.kind.unsure}"
     if len(unsure) > MAX_UNSURE_NOTES:
         yield f"unsure: {len(unsure) - MAX_UNSURE_NOTES} more fields"
+    for report in sorted(reports, key=lambda report: -report.tied)[:MAX_TIED_WARNINGS]:
+        if report.tied:
+            cells = "1 cell" if report.tied == 1 else f"{report.tied} cells"
+            yield f"tied: {cells} of {report.name or 'value'}, where other values have as many voices"
     camps: dict[Camps, int] = defaultdict(int)
     disputed = sum(report.disputed for report in reports)
     for report in reports:

@@ -11,13 +11,14 @@ from mao_shared.models.evidence import Tally
 from mao_shared.models.round import FileRule, VoteDefinition
 
 from .election import WHOLE, Cell, FileDecision, elect
-from .field_evidence import describe_fields, describe_groups, notes_on_fields
+from .field_evidence import describe_fields, describe_groups, warnings_on_fields
 from .records import (
     RECORD,
     Aligned,
     FieldDifferences,
     Incumbent,
     Key,
+    Memory,
     NotRecords,
     RecordFormat,
     Rules,
@@ -41,6 +42,7 @@ from .versions import (
     ColumnPlan,
     ParsedVersion,
     TooFewReadable,
+    layout_warnings,
     parse_version,
     parse_versions,
     plan_columns,
@@ -104,6 +106,7 @@ class RecordVote:
     error: float | None
     definition: VoteDefinition
     standings: Mapping[str, Standing]
+    memory: Mapping[str, Memory]
 
     @property
     def blank(self) -> str:
@@ -130,11 +133,7 @@ def decide_records(request: RecordVote) -> FileDecision:
     ):  # in JSON, fields that no record has are omitted
         columns = [name for name in columns if table[name].null_count() < table.height]
     result = table.select(columns)
-    notes = []
-    if key.unsure:
-        notes.append(key.unsure)
-    if request.rule.ignore:
-        notes.append(f"left out: {', '.join(request.rule.ignore)}")
+    left_out = [f"left out: {', '.join(request.rule.ignore)}"] if request.rule.ignore else []
     tallies = {
         node: Tally(
             votes.cells[number] + len(plan.cells),
@@ -157,14 +156,16 @@ def decide_records(request: RecordVote) -> FileDecision:
         DisputedCells(aligned, votes.differences, plan.cells),
         dict(sorted(tallies.items())),
         votes.conflicts + plan.conflicts,
-        [
-            *notes,
-            *notes_on_fields(votes.fields, groups),
-            *rewrite_notes(result, readings, request.file_format),
+        notes=[*left_out, *rewrite_notes(result, readings, request.file_format)],
+        warnings=[
+            *([key.unsure] if key.unsure else []),
+            *warnings_on_fields(votes.fields, groups),
+            *layout_warnings(readings[0].layout),
         ],
-        abstained,
-        describe_fields(votes.fields),
-        groups,
+        abstained=abstained,
+        fields=describe_fields(votes.fields),
+        groups=groups,
+        samples={report.name: report.sample for report in votes.fields if report.sample is not None},
     )
 
 
@@ -311,6 +312,8 @@ def _vote(
         definition.history != "NONE",
         definition.groups,
         readings[0].shape == "document",
+        definition.ties,
+        request.memory,
     )
     return vote_table(aligned, fields, truth, rules, row_voter(readings, request.rule))
 
@@ -344,6 +347,7 @@ def decide_file(
     definition: VoteDefinition,
     weights: Mapping[str, float],
     standings: Mapping[str, Standing] | None = None,
+    memory: Mapping[str, Memory] | None = None,
 ) -> FileDecision:
     """Decide the content of one file from the nodes' versions. The order of the nodes does not matter.
 
@@ -354,6 +358,7 @@ def decide_file(
         incumbent: the content in the previous ground truth, which breaks ties.
         weights: break the remaining ties; a node without an entry has weight 1.
         standings: the nodes' history with this file, for definitions that use VDX.
+        memory: field → cells of earlier rounds, to learn from.
     """
     rule, file_format = definition.rule_for(path), record_format(path)
     if file_format is None or rule.opaque:
@@ -361,9 +366,19 @@ def decide_file(
     error = definition.params.error if rule.error is None else rule.error
     try:
         return decide_records(
-            RecordVote(file_format, rule, versions, incumbent, weights, error, definition, standings or {})
+            RecordVote(
+                file_format,
+                rule,
+                versions,
+                incumbent,
+                weights,
+                error,
+                definition,
+                standings or {},
+                memory or {},
+            )
         )
     except TooFewReadable as why:
         decision = decide_opaque(versions, incumbent=incumbent, weights=weights)
-        decision.notes.append(f"decided as a whole: {why}")
+        decision.warnings.append(f"decided as a whole: {why}")
         return decision

@@ -1,16 +1,22 @@
-"""The ledger: each node's voting history by file, from which VDX's history rules derive weights.
+"""The ledger: what rounds leave behind for later rounds, stored in the dataset with the ground truth.
 
-It is stored in the dataset with the ground truth, so that a recomputed round starts from the
-same history. Each round of a file counts once per node; its success is the fraction of cells in which the
-node agreed with the result. The ledger is updated only if the vote definition uses history.
+A recomputed round starts from the same ledger. It has two parts:
+
+* Each node's voting history by file, from which VDX's history rules derive weights. Each round of a file
+  counts once per node; its success is the fraction of cells in which the node agreed with the result. It is
+  kept only if the vote definition uses history.
+* For each field, a sample of the cells in which nodes differed (records/cells/memory.py). Files whose paths
+  differ only in digits, such as one file a day, share it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,25 +24,58 @@ from mao_git import Clone
 from mao_shared.models.evidence import Tally
 from mao_shared.models.round import VoteDefinition
 
-from .evidence import RoundTotals
+from .evidence import RoundTotals, printable_path
+from .records import Memory, PastCells, extend_memory
 from .vdx.standing import NEW, Standing, base_weights
 
 LEDGER_PATH = ".mao/history.json"
+MAX_FIELDS = 200  # whose cells are remembered; those that were voted last
+_DIGITS = re.compile(r"[0-9]+")
+_LINE_END = ",\n"
 
 
 class BrokenLedger(ValueError):
     """The bytes are not a valid ledger; the message names the place."""
 
 
+def file_kind(path: str) -> str:
+    """Return what paths have in common that differ only in digits."""
+    return _DIGITS.sub("#", printable_path(path))
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPast:
+    """What is remembered of a field, and the tick of the round that added to it last."""
+
+    tick: datetime
+    memory: Memory
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Standings by file and node. Immutable."""
+    """Standings by file and node, and the past of fields by kind of file and field. Immutable."""
 
     files: Mapping[str, Mapping[str, Standing]] = field(default_factory=dict)
+    fields: Mapping[tuple[str, str], FieldPast] = field(default_factory=dict)
+
+    def memory(self, path: str) -> dict[str, Memory]:
+        """Return what is remembered of the fields of a file."""
+        kind = file_kind(path)
+        return {name: past.memory for (of_kind, name), past in self.fields.items() if of_kind == kind}
+
+    def remembering(self, samples: Iterable[tuple[str, str, PastCells]], tick: datetime) -> Ledger:
+        """Return the ledger with the samples of one more round: path, field, cells."""
+        fields = dict(self.fields)
+        for path, name, sample in samples:
+            at = file_kind(path), name
+            before = fields[at].memory if at in fields else ()
+            fields[at] = FieldPast(tick, extend_memory(before, sample))
+        latest = sorted(fields, key=lambda at: (-fields[at].tick.timestamp(), at))
+        return replace(self, fields={at: fields[at] for at in latest[:MAX_FIELDS]})
 
     def standings(self, path: str, nodes: Iterable[str]) -> dict[str, Standing]:
         """Return the nodes' standings for a file; a node that never voted on it is new."""
-        known = self.files.get(path, {})
+        known = self.files.get(printable_path(path), {})
         return {node: known.get(node, NEW) for node in nodes}
 
     def node_weights(self, path: str, nodes: Iterable[str], definition: VoteDefinition) -> dict[str, float]:
@@ -57,24 +96,24 @@ class Ledger:
         voters = {node: tally for node, tally in tallies.items() if tally.cells > 0}
         if not voters:
             return self
-        standings = self.standings(path, voters)
+        standings, path = self.standings(path, voters), printable_path(path)
         after = {
             node: standings[node].after(1 - tally.differing / tally.cells) for node, tally in voters.items()
         }
-        return Ledger({**self.files, path: {**self.files.get(path, {}), **after}})
+        return replace(self, files={**self.files, path: {**self.files.get(path, {}), **after}})
 
     def updated_all(self, tallies: Mapping[str, Mapping[str, Tally]]) -> Ledger:
         """Return the ledger with one more round of each of these files."""
         changed = {
             path: Ledger({path: self.files.get(path, {})}).updated(path, of_file).files[path]
-            for path, of_file in tallies.items()
+            for path, of_file in ((printable_path(path), of_file) for path, of_file in tallies.items())
             if any(tally.cells > 0 for tally in of_file.values())
         }
-        return Ledger({**self.files, **changed})
+        return replace(self, files={**self.files, **changed})
 
     def only(self, paths: Collection[str]) -> Ledger:
-        """Return the ledger restricted to these files."""
-        return Ledger({path: nodes for path, nodes in self.files.items() if path in paths})
+        """Return the ledger with the standings in these files only."""
+        return replace(self, files={path: nodes for path, nodes in self.files.items() if path in paths})
 
 
 class _StoredStanding(BaseModel):
@@ -90,11 +129,26 @@ class _StoredStanding(BaseModel):
         return self
 
 
+class _StoredCells(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    agreed: dict[str, Annotated[int, Field(ge=0, le=2**53)]]
+    cells: list[dict[str, str]]
+
+
+class _StoredPast(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tick: Annotated[datetime, Field(strict=False)]
+    rounds: list[_StoredCells]
+
+
 class _LedgerDocument(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     files: dict[str, dict[str, _StoredStanding]] = {}
+    fields: dict[str, dict[str, _StoredPast]] = {}
 
 
 def load_ledger(content: bytes | None) -> Ledger:
@@ -111,21 +165,44 @@ def load_ledger(content: bytes | None) -> Ledger:
         {
             path: {node: Standing(stored.successes, stored.rounds) for node, stored in nodes.items()}
             for path, nodes in document.files.items()
-        }
+        },
+        {
+            (kind, name): FieldPast(
+                stored.tick, [PastCells(past.agreed, past.cells) for past in stored.rounds]
+            )
+            for kind, fields in document.fields.items()
+            for name, stored in fields.items()
+        },
     )
 
 
-def dump_ledger(ledger: Ledger) -> bytes:
-    """Return the ledger as JSON, one line per file for readable diffs; equal ledgers give equal bytes."""
-    lines = []
-    for path, nodes in sorted(ledger.files.items()):
-        stored = {
+def dump_ledger(ledger: Ledger, version: Literal[1, 2] = 2) -> bytes:
+    """Return the ledger as JSON, one line per file or field; equal ledgers give equal bytes.
+
+    Args:
+        version: of the format; 1 has no fields.
+    """
+    files = {
+        path: {
             node: {"successes": float(standing.successes), "rounds": standing.rounds}
             for node, standing in sorted(nodes.items())
         }
-        lines.append(f"{json.dumps(path)}: {json.dumps(stored)}")
-    files = "{\n" + ",\n".join(lines) + "\n}" if lines else "{}"
-    return f'{{"version": 1, "files": {files}}}\n'.encode()
+        for path, nodes in ledger.files.items()
+    }
+    parts = [f'"files": {_dump_lines(files)}']
+    if version > 1:
+        kinds: dict[str, dict[str, dict[str, Any]]] = {}
+        for (kind, name), past in sorted(ledger.fields.items()):
+            rounds = [{"agreed": cells.agreed, "cells": cells.cells} for cells in past.memory]
+            kinds.setdefault(kind, {})[name] = {"tick": past.tick.isoformat(), "rounds": rounds}
+        lines = (f"{json.dumps(kind)}: {_dump_lines(fields)}" for kind, fields in kinds.items())
+        parts.append(f'"fields": {{{_LINE_END.join(lines)}}}')
+    return f'{{"version": {version}, {", ".join(parts)}}}\n'.encode()
+
+
+def _dump_lines(members: Mapping[str, object]) -> str:
+    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in sorted(members.items())]
+    return "{\n" + _LINE_END.join(lines) + "\n}" if lines else "{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +225,21 @@ def read_ledger(clone: Clone, base: str | None) -> LedgerState:
         return LedgerState(Ledger(), entry.id, f"history begins anew: {error}")
 
 
-def updated_ledger(state: LedgerState, definition: VoteDefinition, totals: RoundTotals) -> bytes | None:
-    """Return the ledger's bytes after a round, or None if the definition does not use history.
+def updated_ledger(
+    state: LedgerState, definition: VoteDefinition, totals: RoundTotals, tick: datetime, rules: int
+) -> bytes | None:
+    """Return the ledger's bytes after a round, or None if nothing is to be kept.
 
-    Files that ground truth no longer has are dropped; undecided files are kept.
+    Standings in files that ground truth no longer has are dropped; those in undecided files are kept.
     """
-    if definition.history == "NONE":
+    has_memory = rules > 3 and definition.memory
+    if definition.history == "NONE" and not has_memory:
         return None
-    updated = state.ledger.updated_all(totals.tallies)
-    return dump_ledger(updated.only(updated.files.keys() - totals.removed))
+    updated = state.ledger
+    if definition.history != "NONE":
+        updated = updated.updated_all(totals.tallies)
+        updated = updated.only(updated.files.keys() - {printable_path(path) for path in totals.removed})
+    if rules == 3:
+        return dump_ledger(updated, 1)
+    updated = updated.remembering(totals.samples, tick) if has_memory else replace(updated, fields={})
+    return None if updated == state.ledger else dump_ledger(updated)

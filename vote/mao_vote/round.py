@@ -90,13 +90,14 @@ def vote_round(
         definition,
         lambda path: ledger_before.ledger.node_weights(path, voters, definition),
         lambda path: ledger_before.ledger.standings(path, voters),
+        (lambda path: ledger_before.ledger.memory(path)) if definition.memory else (lambda _: {}),
         base is not None,
         rules,
     )
     totals = total_votes(decide_all(election, compared.paths), voters)
     tree, escaping = clone.without_escaping_links(clone.place_entries(base, totals.changes))
     tree = clone.settle_lfs(tree, [commits[voter] for voter in voters])
-    ledger = updated_ledger(ledger_before, definition, totals)
+    ledger = updated_ledger(ledger_before, definition, totals, tick, rules)
     notes = [] if ledger_before.fault is None else [ledger_before.fault]
     notes += [f"left out: {path} {why}" for path, why in list(escaping.items())[:MAX_NOTED_LINKS]]
     if len(escaping) > MAX_NOTED_LINKS:

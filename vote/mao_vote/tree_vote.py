@@ -14,7 +14,7 @@ from mao_shared.models.round import VoteDefinition
 from . import records, rules3
 from .election import Cell, elect
 from .file_vote import decide_file
-from .records import Key, RecordFormat
+from .records import Key, Memory, PastCells, RecordFormat
 from .vdx import Standing
 
 RULES = 4
@@ -32,6 +32,7 @@ MAX_RECORDS_BYTES = {
 How = Literal["unanimous", "records", "whole", "presence", "refused"]
 WeightsOf = Callable[[str], Mapping[str, float]]
 StandingsOf = Callable[[str], Mapping[str, Standing]]
+MemoryOf = Callable[[str], Mapping[str, Memory]]
 EntryShape = tuple[str, str]
 """File, link or submodule; links and submodules with their id, since they are voted as a whole."""
 
@@ -55,9 +56,11 @@ class FileVote:
     cells: Sequence[Cell] = ()
     conflicts: int = 0
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     abstained: dict[str, str] = field(default_factory=dict)
     fields: list[FieldEvidence] = field(default_factory=list)
     groups: list[NodeGroup] = field(default_factory=list)
+    samples: Mapping[str, PastCells] = field(default_factory=dict)
 
     @property
     def differing_cells(self) -> int:
@@ -69,6 +72,8 @@ class FileVote:
 class Election:
     """The election's parameters. `weigh` and `known` return the nodes' weights and history for a path.
 
+    `recall` returns what earlier rounds tell about the fields of a path.
+
     `rules`: version of the voting rules, one of KNOWN_RULES.
     """
 
@@ -77,6 +82,7 @@ class Election:
     definition: VoteDefinition
     weigh: WeightsOf
     known: StandingsOf
+    recall: MemoryOf
     has_base: bool
     rules: int = RULES
 
@@ -150,13 +156,12 @@ def _decide_content(election: Election, ballot: PathVersions, weights: Mapping[s
         voter: obstacles[entry.id] for voter, entry in ballot.entries.items() if entry.id in obstacles
     }
     if 2 * len(unreadable) >= len(ballot.entries):
-        return _decide_whole(
-            ballot, weights, [f"voted as a whole: {', '.join(sorted(set(unreadable.values())))}"]
-        )
+        why = ", ".join(sorted(set(unreadable.values())))
+        return _decide_whole(ballot, weights, warnings=[f"voted as a whole: {why}"])
     entries = {voter: entry for voter, entry in ballot.entries.items() if voter not in unreadable}
     vote = _decide_records(election, replace(ballot, entries=entries), how, weights)
     if vote.how != "records":
-        return _decide_whole(ballot, weights, vote.notes)
+        return _decide_whole(ballot, weights, vote.notes, vote.warnings)
     return replace(vote, entries=ballot.entries, abstained={**vote.abstained, **unreadable})
 
 
@@ -170,7 +175,12 @@ def find_obstacle(clone: Clone, content: str, how: RecordFormat) -> str | None:
     return None
 
 
-def _decide_whole(ballot: PathVersions, weights: Mapping[str, float], notes: Sequence[str] = ()) -> FileVote:
+def _decide_whole(
+    ballot: PathVersions,
+    weights: Mapping[str, float],
+    notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+) -> FileVote:
     ids = {voter: entry.id for voter, entry in ballot.entries.items()}
     previous = None if ballot.base is None else ballot.base.id
     chosen, why = elect(ids, incumbent=previous, weights=weights)
@@ -185,6 +195,7 @@ def _decide_whole(ballot: PathVersions, weights: Mapping[str, float], notes: Seq
         _tallies(ids, chosen),
         conflicts=int(placed is None),
         notes=[*notes, *undecided],
+        warnings=list(warnings),
     )
 
 
@@ -208,15 +219,27 @@ def _decide_records(
     incumbent = None
     if ballot.base is not None and find_obstacle(clone, ballot.base.id, how) is None:
         incumbent = contents.get(ballot.base.id) or clone.read_blob(ballot.base.id)
-    decide = rules3.decide_file if election.rules == 3 else decide_file
-    found = decide(
-        ballot.path,
-        {voter: contents[entry.id] for voter, entry in ballot.entries.items()},
-        incumbent=incumbent,
-        definition=election.definition,
-        weights=weights,
-        standings=election.known(ballot.path),
-    )
+    versions = {voter: contents[entry.id] for voter, entry in ballot.entries.items()}
+    definition, standings = election.definition, election.known(ballot.path)
+    if election.rules == 3:
+        found = rules3.decide_file(
+            ballot.path,
+            versions,
+            incumbent=incumbent,
+            definition=definition,
+            weights=weights,
+            standings=standings,
+        )
+    else:
+        found = decide_file(
+            ballot.path,
+            versions,
+            incumbent=incumbent,
+            definition=definition,
+            weights=weights,
+            standings=standings,
+            memory=election.recall(ballot.path),
+        )
     placed = None
     if found.content is not None:
         placed = TreeEntry(clone.write_blob(found.content), _mode(ballot, weights))
@@ -232,9 +255,11 @@ def _decide_records(
         found.cells,
         found.conflicts,
         list(found.notes),
+        list(found.warnings),
         dict(found.abstained),
         found.fields,
         found.groups,
+        found.samples,
     )
 
 

@@ -266,11 +266,14 @@ def write_result(
     return write_nested_file(result, texts, model.content)
 
 
+def layout_warnings(layout: Layout) -> list[str]:
+    """Return the notes on what is decided as a whole in documents, the first of many."""
+    more = len(layout.notes) - MAX_NOTES
+    return [*layout.notes[:MAX_NOTES], *([f"{more} more notes like these"] if more > 0 else [])]
+
+
 def rewrite_notes(result: Table, readings: Sequence[ParsedVersion], file_format: RecordFormat) -> list[str]:
-    """Return notes on what is decided as a whole, and whether no version has all that the result has."""
-    notes = list(readings[0].layout.notes[:MAX_NOTES])
-    if len(readings[0].layout.notes) > MAX_NOTES:
-        notes.append(f"{len(readings[0].layout.notes) - MAX_NOTES} more notes like these")
+    """Return a note if no version has all that the result has."""
     if readings[0].shape == "document":
         had = [set(reading.version.table["path"]) for reading in readings]
         parts, needed = "values", set(result["path"])
@@ -278,10 +281,10 @@ def rewrite_notes(result: Table, readings: Sequence[ParsedVersion], file_format:
         had = [set(reading.version.table.columns) for reading in readings]
         parts, needed = "columns", set(result.columns)
     else:
-        return notes
+        return []
     if any(needed <= names for names in had):
-        return notes
-    return [*notes, f"written anew: no node has all the {parts} that most nodes have"]
+        return []
+    return [f"written anew: no node has all the {parts} that most nodes have"]
 
 
 def _model(

@@ -93,7 +93,7 @@ def _key(file: evidence.FileEvidence, _now: datetime) -> str:
 
 def _notes(file: evidence.FileEvidence, _now: datetime) -> str:
     abstained = [f"{node} abstains: {why}" for node, why in file.abstained.items()]
-    return "; ".join([*file.notes, *abstained])
+    return "; ".join([*file.warnings, *file.notes, *abstained])
 
 
 VOTED_FILE: TableView[evidence.FileEvidence] = TableView(

@@ -37,7 +37,8 @@ class FieldEvidence(Record):
     `source`: the definition declared its kind, or it was inferred; `unsure`: why that may be wrong.
     `measured`: each node measures its own number. `tolerance`: values that differ by at most this agree, in
     the field's unit; `error`: the same as a fraction of the larger value; `noise`: where these come from.
-    `observed`: number of nodes → cells that so many observed.
+    `observed`: number of nodes → cells that so many observed. `tied`: cells whose value has no more voices
+    than another.
     """
 
     name: str
@@ -49,6 +50,7 @@ class FieldEvidence(Record):
     error: float = 0
     noise: Literal["exact", "assumed", "declared", "estimated"] = "exact"
     observed: dict[int, int] = Field(default_factory=dict)
+    tied: int = 0
 
 
 class NodeGroup(Record):
@@ -69,7 +71,8 @@ class FileEvidence(Record):
     """A file over which the nodes differ. `contents`: git's ids, of the nodes that have it.
 
     `result`: git's id of what was decided. `conflicts`: how many cells stayed undecided; `cells`: how many
-    differ, see the file of cells. `fields` and `groups` are empty in rounds before version 4 of the rules.
+    differ, see the file of cells. `notes`: what was done; `warnings`: why it may be wrong. `fields`, `groups`
+    and `warnings` are empty in rounds before version 4 of the rules.
     """
 
     path: str
@@ -83,6 +86,7 @@ class FileEvidence(Record):
     conflicts: int = 0
     cells: int = 0
     notes: list[str] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
     abstained: dict[str, str] = Field(default_factory=dict)
     fields: list[FieldEvidence] = Field(default_factory=list)
     groups: list[NodeGroup] = Field(default_factory=list)
@@ -125,7 +129,6 @@ class Evidence(Record):
 
 
 MAX_WARNINGS = 5  # of a round's files in its summary
-_PLAIN_NOTES = ("left out: ", "removed by all", "written anew")  # what was done, as it should be
 
 
 class RoundSummary(Record):
@@ -154,13 +157,8 @@ class DecidedRound(Record):
 
     def summary(self) -> RoundSummary:
         found = self.evidence
-        notes = [
-            f"{file.path}: {note}"
-            for file in found.files
-            for note in file.notes
-            if not note.startswith(_PLAIN_NOTES)
-        ]
-        more = [f"{len(notes) - MAX_WARNINGS} more"] if len(notes) > MAX_WARNINGS else []
+        warnings = [f"{file.path}: {why}" for file in found.files for why in file.warnings]
+        more = [f"{len(warnings) - MAX_WARNINGS} more"] if len(warnings) > MAX_WARNINGS else []
         return RoundSummary(
             round=found.round,
             tick=found.tick,
@@ -170,7 +168,7 @@ class DecidedRound(Record):
             files=sum(found.decided.values()),
             cells=found.cells,
             conflicts=found.conflicts,
-            warnings=[*notes[:MAX_WARNINGS], *more],
+            warnings=[*warnings[:MAX_WARNINGS], *more],
         )
 
 

@@ -40,6 +40,7 @@ FieldKind = Literal[
     "list",
     "object",
 ]
+Ties = Literal["likeliest", "open"]
 Fold = Literal["case", "space", "accents"]
 Percentage = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
@@ -122,7 +123,9 @@ class VoteDefinition(Record):
     `exclusion_threshold`: number of values (FURTHEST) or of sigmas (OUTSIDE_SIGMA). `collation`: `AGREEMENT`
     (an extension of VDX) takes the value that most nodes agree on, see docs/ground-truth.md. `deadline`: how
     long a round waits for snapshots after the first one. `groups`: nodes that are not independent of one
-    another (the same site, the same source); a group has one voice.
+    another (the same site, the same source); a group has one voice. `ties`: a cell for which two values have
+    as many voices gets the likeliest of them, or stays open. `memory`: learn from earlier rounds how large
+    the noise of fields is, and which nodes err alike or often.
     """
 
     algorithm_name: str = Field(default="", max_length=200)
@@ -135,6 +138,8 @@ class VoteDefinition(Record):
     collation: Annotated[Collation, Upper] = "AGREEMENT"
     bootstrapping: bool = False
     deadline: Seconds = Field(default=3600, ge=1, le=30 * 86400)
+    ties: Ties = "likeliest"
+    memory: bool = True
     files: list[FileRule] = Field(default_factory=list, max_length=1000)
     weights: dict[str, Annotated[float, Field(ge=1e-6, le=1e6)]] = Field(
         default_factory=dict, max_length=1000

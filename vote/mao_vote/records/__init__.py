@@ -13,22 +13,18 @@ field, of a JSON file the value's JSON text. Null means that the record has no s
 from mao_shared.json_text import parse_json
 
 from .cells.ballots import COMPUTED, CellBallot, Judge, Verdict, vote_numbers
-from .cells.reliability import Family
-from .cells.table import (
-    RECORD,
+from .cells.field_vote import (
     Camps,
     FieldDifferences,
     FieldReport,
     Incumbent,
-    RowVoter,
     Rules,
     TableTally,
     VotedField,
-    pack_records,
-    pack_versions,
-    unpack_records,
-    vote_table,
 )
+from .cells.memory import Memory, PastCells, extend_memory
+from .cells.table import RECORD, RowVoter, pack_records, pack_versions, unpack_records, vote_table
+from .cells.voices import Family
 from .fields.types import may_be_observed
 from .keys.align import Aligned, Version, align, number_records, ordered_places
 from .keys.compare import RowChange, TableDiff, compare
@@ -68,9 +64,11 @@ __all__ = [
     "Judge",
     "Key",
     "Layout",
+    "Memory",
     "NamedFields",
     "NestedText",
     "NotRecords",
+    "PastCells",
     "Reader",
     "RecordFormat",
     "RowChange",
@@ -90,6 +88,7 @@ __all__ = [
     "choose_key",
     "compare",
     "empty_leaves",
+    "extend_memory",
     "field_rule",
     "find_record",
     "find_value",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from mao_shared.models.round import FieldRule
 
-from .cells.table import Rules, VotedField, leaf_names
+from .cells.field_vote import Rules, VotedField
+from .cells.table import leaf_names
 from .fields.observed import contents
 from .fields.types import FieldType
 from .fields.values import infer_field, is_observed

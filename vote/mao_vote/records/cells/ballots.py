@@ -11,6 +11,8 @@ each cell and gives the reason:
     most voices, but not of most nodes                            reliability
     tied: the incumbent's value, or else the heaviest             incumbent, weight
     still tied                                                    undecided
+
+`break_ties` then gives cells that are undecided a value.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from .measures import HALF_DAY, Noise, Tolerance, decide_numeric_cells
+from mao_vote.records.fields.time_values import HALF_DAY
+
+from .measures import Noise, Tolerance, decide_numeric_cells
+from .voices import Voices
 
 if TYPE_CHECKING:
     from polars import DataFrame, Expr, Series
@@ -151,6 +156,39 @@ def _decide_texts(candidates: DataFrame) -> DataFrame:
         polars.when(~undecided).then(polars.col(name)).alias(name)
         for name in ("number", "word", "text", "other")
     )
+
+
+def break_ties(decided: DataFrame, ballots: DataFrame, voices: Voices) -> DataFrame:
+    """Give undecided cells the value, of those that are tied, whose nodes are right more often elsewhere.
+
+    Where that is not known, the first value in the order of texts. The reason is `tie`.
+    """
+    import polars
+
+    is_open = polars.col("why") == "undecided"
+    undecided = decided.filter(is_open).select("cell")
+    if undecided.is_empty():
+        return decided
+    candidates = (
+        voices.lean(ballots.join(undecided, on="cell"))
+        .group_by(CANDIDATE)
+        .agg(
+            polars.col("votes", "nodes", "weight", "leaning").sum(),
+            text=polars.col("text").min(),
+            other=polars.col("text").max(),
+        )
+    )
+    order = ("votes", "weight", "leaning")
+    best = candidates.sort(
+        "cell", *order, "text", "word", descending=[False, *(True for _ in order), False, False]
+    ).unique("cell", keep="first", maintain_order=True)
+    broken = best.join(decided.select("cell", "total", "several"), on="cell").with_columns(
+        why=polars.lit("tie"), behind=polars.col("nodes")
+    )
+    chosen = _restore_spelling(
+        broken.select("cell", "number", "word", "text", "other", "why", "behind", "total", "several"), ballots
+    )
+    return polars.concat([decided.filter(~is_open), chosen.select(decided.columns)])
 
 
 def _restore_spelling(chosen: DataFrame, ballots: DataFrame) -> DataFrame:

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Literal
 
 from mao_vote.records.fields.types import FieldType
 
+from .memory import ENOUGH_CELLS, Recalled
+
 if TYPE_CHECKING:
     from polars import DataFrame, Expr
 
@@ -37,7 +39,6 @@ RELATIVE_PARTNER_SHARE = 0.2  # the same, as a fraction of that of the observer 
 SIGNAL = 10.0  # the spread of a measured integer field in multiples of its noise, at least
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 _SIGMAS = 5.0  # numbers further from the centre are outliers and not part of the spread
-HALF_DAY = 43_200.0  # seconds
 _ROUNDING = 1 + 1e-9  # 1.1 and 1.0 agree within 0.1, although their difference as floats is larger
 
 
@@ -82,14 +83,24 @@ class Noise:
         return bool(self.tolerance) and (self.measured or self.source == "declared")
 
 
-def estimate_noise(ballots: DataFrame, field: FieldType) -> Noise:
+def estimate_noise(ballots: DataFrame, field: FieldType, past: Recalled | None = None) -> Noise:
     """Return the noise of a field from the cells in which nodes differ.
 
     Args:
         ballots: cell, version, nodes, number; those without a number do not count.
+        past: cells of earlier rounds, which count if there are few.
     """
     import polars
 
+    ballots = ballots.select("cell", "version", "nodes", "number")
+    if past is not None and ballots["cell"].n_unique() < ENOUGH_CELLS:
+        earlier = past.ballots.select(
+            polars.col("cell") + ballots["cell"].max() + 1,
+            "version",
+            polars.lit(1, polars.Int64).alias("nodes"),
+            "number",
+        )
+        ballots = polars.concat([ballots, earlier])
     ballots = ballots.filter(polars.col("number").is_not_null()).with_columns(
         alike=polars.col("nodes").sum().over("cell", "number"), voters=polars.col("nodes").sum().over("cell")
     )
@@ -125,14 +136,13 @@ def _is_measured(differing: DataFrame) -> bool:
     """True if at most half of the ballots come from observers that share their numbers with others."""
     import polars
 
+    nodes = polars.col("nodes")
     shares = differing.group_by("version").agg(
-        polars.len(),
-        nodes=polars.col("nodes").first(),
-        share=(polars.col("alike") > 1).mean(),
+        ballots=nodes.sum(), share=nodes.filter(polars.col("alike") > 1).sum() / nodes.sum()
     )
     largest = shares["share"].max()
     limit = max(PARTNER_SHARE, RELATIVE_PARTNER_SHARE * (largest if isinstance(largest, float) else 0.0))
-    ballots = polars.col("len").cast(polars.Int64) * polars.col("nodes")
+    ballots = polars.col("ballots")
     exact, total = shares.select(ballots.filter(polars.col("share") >= limit).sum(), b=ballots.sum()).row(0)
     return bool(2 * exact <= total)
 
@@ -333,15 +343,4 @@ def _nearest_to_middle(candidates: DataFrame) -> DataFrame:
         .sort("cell", away, "off", "number")
         .unique("cell", keep="first", maintain_order=True)
         .with_columns(why=polars.lit("median"), behind=polars.col("nodes"))
-    )
-
-
-def unwrapped(ballots: DataFrame) -> DataFrame:
-    """Move times of the day after midnight to the next day in cells that span more than half a day."""
-    import polars
-
-    number = polars.col("number")
-    spans = (number.max() - number.min()).over("cell") > HALF_DAY
-    return ballots.with_columns(
-        number=polars.when(spans & (number < HALF_DAY)).then(number + 2 * HALF_DAY).otherwise(number)
     )

@@ -24,18 +24,19 @@ VLDB 2013) and on made-up data; the result hardly depends on them (docs/ground-t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from math import log, sqrt
 from typing import TYPE_CHECKING
 
 from mao_vote.records.keys.align import Version
 
 from .measures import Noise
+from .memory import ENOUGH_CELLS, Recalled
+from .voices import VOICE, Partition, Voices, weight_of, with_shares
 
 if TYPE_CHECKING:
     from polars import DataFrame, Expr, Series
 
-VOICE = 10**6  # one voice, as an integer
 MIN_NODES = 3
 MIN_DISPUTED_CELLS = 5
 MAX_SAMPLE_BALLOTS = (
@@ -53,50 +54,15 @@ ODDS = 10  # factor of a node's odds: the number of wrong values that are about 
 _CANDIDATE = ("cell", "number", "word")
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Nodes that share one voice. `shared`: cells in which two of them have the same wrong value, at most.
-
-    `errors`: cells in which one of these two differs from the result. Both are 0 for declared groups.
-    """
-
-    nodes: tuple[str, ...]
-    shared: int = 0
-    errors: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Voices:
-    """The families with several nodes, and each version's voice in multiples of VOICE where it is not one.
-
-    `members`: for each version, how many of its nodes are of which family (by number).
-    """
-
-    members: Sequence[Mapping[int, int]]
-    families: Sequence[Family] = ()
-    weights: Mapping[int, int] = field(default_factory=dict)
-
-    def cast(self, ballots: DataFrame) -> DataFrame:
-        """Add to each ballot its `votes`: the voices of the nodes that have this version, in a cell."""
-        import polars
-
-        if not self.families and not self.weights:
-            return ballots.with_columns(votes=polars.col("nodes") * VOICE)
-        shared = _with_shares(ballots, self.members)
-        weights = [self.weights.get(version, VOICE) for version in range(len(self.members))]
-        return shared.with_columns(votes=_weight(weights) * polars.col("share") // VOICE).drop(
-            "share", "answering"
-        )
-
-
 def learn_voices(
     ballots: DataFrame,
     versions: Sequence[Version],
     answered: Callable[[], Sequence[Series]],
     noise: Noise,
     groups: Sequence[Sequence[str]],
+    past: Recalled | None = None,
 ) -> Voices:
-    """Learn families and weights from a field's ballots.
+    """Learn families and weights from a field's ballots, and from those of earlier rounds if these are few.
 
     Args:
         ballots: cell, version, nodes, number, word; one row for each version that answers.
@@ -105,94 +71,87 @@ def learn_voices(
     """
     import polars
 
-    partition = _Partition(versions, groups)
+    partition = Partition([node for version in versions for node in version.nodes], groups)
     several = polars.struct("number", "word").n_unique().over("cell") > 1
     disputed = ballots.filter(several)
-    if sum(version.votes for version in versions) < MIN_NODES or len(versions) < 2:
-        return partition.voices({})
     cells = disputed["cell"].unique(maintain_order=True).sort()
-    if cells.len() < MIN_DISPUTED_CELLS:
-        return partition.voices({})
+    if cells.len() >= ENOUGH_CELLS:
+        past = None
+    if len(partition.nodes) < MIN_NODES or cells.is_empty():
+        return partition.voices(versions, {})
     if disputed.height > MAX_SAMPLE_BALLOTS:
         step = -(-disputed.height // MAX_SAMPLE_BALLOTS)
         disputed = disputed.join(cells.gather_every(step).to_frame("cell"), on="cell")
-    learner = _Learner(disputed, versions, answered(), noise)
-    weights = _weights([(0.0, 0)] * len(versions), [version.votes for version in versions])
+
+    def learner() -> _Learner:
+        return _Learner(disputed, versions, partition.nodes, answered(), noise, past)
+
+    weights = _weights([(0.0, 0)] * len(partition.nodes), SIGNIFICANT)
+    if cells.len() + (0 if past is None else past.cells) < MIN_DISPUTED_CELLS:
+        voices = partition.voices(versions, {})
+        return replace(
+            voices, leanings=lambda: partition.of_versions(versions, learner().lean(partition, weights))
+        )
+    learning = learner()
     for _ in range(ROUNDS):
-        choice = learner.choose(partition, weights)
-        learner.link(partition, choice)
+        choice = learning.choose(partition, weights)
+        learning.link(partition, choice)
         for _ in range(STEPS):
-            weights = learner.weigh(partition, weights)
-    return partition.voices(weights)
-
-
-class _Partition:
-    """The families so far, as sets of nodes that only grow."""
-
-    def __init__(self, versions: Sequence[Version], groups: Sequence[Sequence[str]]) -> None:
-        self._versions = versions
-        self._family = {node: node for version in versions for node in version.nodes}
-        self._evidence: dict[str, tuple[int, int]] = {}
-        for group in groups:
-            present = sorted(node for node in group if node in self._family)
-            for node in present[1:]:
-                self.join(present[0], node)
-
-    def join(self, one: str, other: str, shared: int = 0, errors: int = 0) -> None:
-        kept, gone = sorted((self._family[one], self._family[other]))
-        evidence = max(self._evidence.pop(gone, (0, 0)), self._evidence.get(kept, (0, 0)), (shared, errors))
-        self._evidence[kept] = evidence
-        if kept != gone:
-            self._family = {node: kept if name == gone else name for node, name in self._family.items()}
-
-    def members(self) -> list[dict[int, int]]:
-        """Return for each version how many of its nodes are of which family, by the family's number."""
-        numbers = {name: number for number, name in enumerate(sorted(set(self._family.values())))}
-        counts: list[dict[int, int]] = []
-        for version in self._versions:
-            count: dict[int, int] = {}
-            for node in version.nodes:
-                number = numbers[self._family[node]]
-                count[number] = count.get(number, 0) + 1
-            counts.append(count)
-        return counts
-
-    def voices(self, weights: Mapping[int, int]) -> Voices:
-        families: dict[str, list[str]] = {}
-        for node, name in sorted(self._family.items()):
-            families.setdefault(name, []).append(node)
-        named = [
-            Family(tuple(nodes), *self._evidence.get(name, (0, 0)))
-            for name, nodes in families.items()
-            if len(nodes) > 1
-        ]
-        differing = weights if len(set(weights.values())) > 1 else {}
-        return Voices(self.members(), named, differing)
+            weights = learning.weigh(partition, weights)
+    return replace(
+        partition.voices(versions, weights),
+        bounded=past is not None,
+        leanings=lambda: partition.of_versions(versions, learning.lean(partition, weights)),
+    )
 
 
 class _Learner:
     """The disputed cells of a field, prepared once: candidates have numbers in the order of their values.
 
-    `ballots`: cell, candidate, version, nodes, and `cells`, the number of cells that are like this one.
+    Nodes have numbers in the order of their names. `ballots`: cell, candidate, node, and `cells`, the number
+    of cells that are like this one. Cells of earlier rounds follow those of the present one.
     """
 
     def __init__(
-        self, disputed: DataFrame, versions: Sequence[Version], answered: Sequence[Series], noise: Noise
+        self,
+        disputed: DataFrame,
+        versions: Sequence[Version],
+        nodes: Sequence[str],
+        answered: Sequence[Series],
+        noise: Noise,
+        past: Recalled | None,
     ) -> None:
         import polars
 
-        self.versions, self.answered, self.measured = versions, answered, noise.measured
-        candidates = disputed.select(_CANDIDATE).unique().sort(*_CANDIDATE).with_row_index("candidate")
+        self.measured = noise.measured
+        numbers = {node: number for number, node in enumerate(nodes)}
+        of_version = [
+            (version, numbers[node]) for version, found in enumerate(versions) for node in found.nodes
+        ]
+        schema = {"version": polars.UInt32, "node": polars.UInt32}
+        by_node = disputed.join(polars.DataFrame(of_version, schema=schema, orient="row"), on="version")
+        told = by_node.select("cell", "node", "number", "word")
+        masks = {node: answered[version] for version, node in of_version}
+        self.agreed = [0] * len(nodes)
+        places = answered[0].len()
+        if past is not None:
+            told = polars.concat([told, _numbered(past.ballots, numbers, places)])
+            for node, mask in masks.items():
+                cells = past.ballots.filter(polars.col("node") == nodes[node])["cell"]
+                masks[node] = polars.concat([mask, _mask(past.cells, cells)])
+            self.agreed = [past.agreed[node] for node in nodes]
+        self.answered = [masks[number] for number in range(len(nodes))]
+        candidates = told.select(_CANDIDATE).unique().sort(*_CANDIDATE).with_row_index("candidate")
         ballots = (
-            disputed.join(candidates, on=_CANDIDATE, nulls_equal=True)
-            .select("cell", "candidate", "version", "nodes")
-            .sort("candidate", "version")
+            told.join(candidates, on=_CANDIDATE, nulls_equal=True)
+            .select("cell", "candidate", "node")
+            .sort("candidate", "node")
         )
         self.near = self._pairs(candidates, noise) if noise.groups else None
         one_each = polars.lit(1, polars.Int64)
         self.ballots = _patterns(ballots) if self.near is None else ballots.with_columns(cells=one_each)
         self.candidates = self.ballots.select("cell", "candidate").unique()
-        self.is_disputed = _mask(answered[0].len(), disputed["cell"].unique())
+        self.is_disputed = _mask(self.answered[0].len(), told["cell"].unique())
 
     @staticmethod
     def _pairs(candidates: DataFrame, noise: Noise) -> DataFrame:
@@ -212,7 +171,7 @@ class _Learner:
         own = cast.group_by("candidate").agg(
             own=polars.col("votes").sum(),
             families=polars.col("share").sum(),
-            nodes=polars.col("nodes").sum(),
+            nodes=polars.len(),
         )
         if self.near is None:
             support = own.with_columns(support=polars.col("own"))
@@ -225,14 +184,14 @@ class _Learner:
             support = own.join(summed, on="candidate")
         return support.join(self.candidates, on="candidate")
 
-    def _cast(self, partition: _Partition, weights: Mapping[int, int]) -> DataFrame:
+    def _cast(self, partition: Partition, weights: Mapping[int, int]) -> DataFrame:
         import polars
 
-        shared = _with_shares(self.ballots, partition.members())
-        of_versions = [weights.get(version, VOICE) for version in range(len(self.versions))]
-        return shared.with_columns(votes=_weight(of_versions) * polars.col("share") // VOICE)
+        shared = with_shares(self.ballots, partition.members(), "node")
+        weight = weight_of(weights, len(partition.nodes), "node")
+        return shared.with_columns(votes=weight * polars.col("share") // VOICE)
 
-    def choose(self, partition: _Partition, weights: Mapping[int, int]) -> DataFrame:
+    def choose(self, partition: Partition, weights: Mapping[int, int]) -> DataFrame:
         """Return the best candidate of each cell: cell, chosen."""
         support = self._support(self._cast(partition, weights))
         best = support.sort(
@@ -245,8 +204,16 @@ class _Learner:
         ).unique("cell", keep="first", maintain_order=True)
         return best.select("cell", chosen="candidate")
 
-    def weigh(self, partition: _Partition, weights: Mapping[int, int]) -> dict[int, int]:
-        """Return each version's voice by its accuracy under the present result."""
+    def weigh(self, partition: Partition, weights: Mapping[int, int]) -> dict[int, int]:
+        """Return each node's voice by its accuracy under the present result, where that is significant."""
+        return _weights(self._records(partition, weights), SIGNIFICANT)
+
+    def lean(self, partition: Partition, weights: Mapping[int, int]) -> dict[int, int]:
+        """Return each node's voice by its accuracy under the present result, however little is known."""
+        return _weights(self._records(partition, weights), 0)
+
+    def _records(self, partition: Partition, weights: Mapping[int, int]) -> list[tuple[float, int]]:
+        """Return for each node in how many cells it probably is right, and how many it has."""
         import polars
 
         cast = self._cast(partition, weights)
@@ -263,31 +230,30 @@ class _Learner:
             )
         taught = cast.filter(polars.col("answering") >= MIN_FAMILIES).join(chance, on="candidate")
         cells = polars.col("cells")
-        counts = taught.group_by("version").agg(right=(polars.col("chance") * cells).sum(), cells=cells.sum())
-        known = {version: (right, cells) for version, right, cells in counts.iter_rows()}
-        unanimous = self._unanimous(partition)
+        counts = taught.group_by("node").agg(right=(polars.col("chance") * cells).sum(), cells=cells.sum())
+        known = {node: (right, cells) for node, right, cells in counts.iter_rows()}
         records = []
-        for version, agreed in enumerate(unanimous):
-            right, cells = known.get(version, (0, 0))
+        for node, undisputed in enumerate(self._undisputed(partition)):
+            right, cells = known.get(node, (0, 0))
+            agreed = undisputed + self.agreed[node]
             records.append((right / VOICE + agreed, cells + agreed))
-        return _weights(records, [version.votes for version in self.versions])
+        return records
 
-    def _unanimous(self, partition: _Partition) -> list[int]:
-        """Return for each version the undisputed cells it answers that enough families answer."""
+    def _undisputed(self, partition: Partition) -> list[int]:
+        """Return for each node the undisputed cells it answers that enough families answer."""
         import polars
 
         families: dict[int, Series] = {}
-        for version, counts in enumerate(partition.members()):
-            for number in counts:
-                mask = self.answered[version]
-                families[number] = mask if number not in families else families[number] | mask
+        for mask, counts in zip(self.answered, partition.members(), strict=True):
+            for family in counts:
+                families[family] = mask if family not in families else families[family] | mask
         answering = polars.select(
             polars.sum_horizontal(*(mask.cast(polars.UInt32) for mask in families.values()))
         ).to_series()
         enough = (answering >= MIN_FAMILIES) & ~self.is_disputed
         return [int((mask & enough).sum()) for mask in self.answered]
 
-    def link(self, partition: _Partition, choice: DataFrame) -> None:
+    def link(self, partition: Partition, choice: DataFrame) -> None:
         """Join nodes that err alike."""
         import polars
 
@@ -297,32 +263,24 @@ class _Learner:
         elif self.near is not None:
             agreeing = self.near.select("candidate", chosen="other")
             wrong = wrong.join(agreeing, on=["candidate", "chosen"], how="anti")
-        errors = dict(wrong.group_by("version").agg(polars.col("cells").sum()).iter_rows())
-        for version, count in sorted(errors.items()):
-            nodes = self.versions[version].nodes
-            if len(nodes) > 1 and count >= MIN_SHARED_ERRORS and count >= SHARED_ERRORS * (1 + count):
-                for node in nodes[1:]:
-                    partition.join(nodes[0], node, count, count)
+        errors = dict(wrong.group_by("node").agg(polars.col("cells").sum()).iter_rows())
         often = wrong.filter(
-            polars.col("version").is_in(
-                sorted(v for v, count in errors.items() if count >= MIN_SHARED_ERRORS)
-            )
-        ).select("candidate", "version", "cells")
+            polars.col("node").is_in(sorted(n for n, count in errors.items() if count >= MIN_SHARED_ERRORS))
+        ).select("candidate", "node", "cells")
         pairs = (
-            often.join(often.select("candidate", second="version"), on="candidate")
-            .filter(polars.col("version") < polars.col("second"))
-            .group_by("version", "second")
+            often.join(often.select("candidate", second="node"), on="candidate")
+            .filter(polars.col("node") < polars.col("second"))
+            .group_by("node", "second")
             .agg(polars.col("cells").sum())
             .filter(polars.col("cells") >= MIN_SHARED_ERRORS)
-            .sort("version", "second")
+            .sort("node", "second")
         )
         if pairs.is_empty():
             return
-        involved = sorted(set(pairs["version"]) | set(pairs["second"]))
-        table = self._wide(wrong, involved)
+        table = self._wide(wrong, sorted(set(pairs["node"]) | set(pairs["second"])))
         counts = table.select(
             expression
-            for one, other in pairs.select("version", "second").iter_rows()
+            for one, other in pairs.select("node", "second").iter_rows()
             for expression in _pair_counts(one, other)
         ).row(0, named=True)
         for one, other, shared in pairs.iter_rows():
@@ -331,20 +289,31 @@ class _Learner:
                 continue
             first, second = self.answered[one], self.answered[other]
             if int((first & second).sum()) >= SHARED_COVERAGE * int((first | second).sum()):
-                partition.join(self.versions[one].nodes[0], self.versions[other].nodes[0], shared, either)
+                partition.join(one, other, shared, either)
 
     def _wide(self, wrong: DataFrame, involved: Sequence[int]) -> DataFrame:
-        """Return a row per kind of disputed cell: each version's candidate `c…`, and `w…` if it is wrong."""
+        """Return a row per kind of disputed cell: each node's candidate `c…`, and `w…` if it is wrong."""
         import polars
 
         table = self.ballots.group_by("cell").agg(polars.col("cells").first()).sort("cell")
-        for version in involved:
-            own = self.ballots.filter(polars.col("version") == version).select("cell", "candidate")
-            of_version = wrong.filter(polars.col("version") == version).select("candidate")
-            marked = own.join(of_version.with_columns(wrong=True), on="candidate", how="left")
-            named = marked.rename({"candidate": f"c{version}", "wrong": f"w{version}"})
+        for node in involved:
+            own = self.ballots.filter(polars.col("node") == node).select("cell", "candidate")
+            of_node = wrong.filter(polars.col("node") == node).select("candidate")
+            marked = own.join(of_node.with_columns(wrong=True), on="candidate", how="left")
+            named = marked.rename({"candidate": f"c{node}", "wrong": f"w{node}"})
             table = table.join(named, on="cell", how="left", maintain_order="left")
         return table
+
+
+def _numbered(past: DataFrame, numbers: Mapping[str, int], places: int) -> DataFrame:
+    """Return the ballots of earlier rounds with the nodes' numbers, in cells after the `places`."""
+    import polars
+
+    schema = {"node": polars.String, "number_of_node": polars.UInt32}
+    known = polars.DataFrame(list(numbers.items()), schema=schema, orient="row")
+    return past.join(known, on="node").select(
+        polars.col("cell") + places, polars.col("number_of_node").alias("node"), "number", "word"
+    )
 
 
 def _pair_counts(one: int, other: int) -> tuple[Expr, Expr, Expr]:
@@ -362,22 +331,22 @@ def _pair_counts(one: int, other: int) -> tuple[Expr, Expr, Expr]:
 
 
 def _patterns(ballots: DataFrame) -> DataFrame:
-    """Return the ballots of one cell for each way in which versions agree with one another.
+    """Return the ballots of one cell for each way in which nodes agree with one another.
 
     What is learnt depends on nothing else, and few nodes have few ways. `cells`: how many cells are like it.
     """
     import polars
 
-    leader = polars.col("version").min().over("candidate")
+    leader = polars.col("node").min().over("candidate")
     patterns = (
-        ballots.with_columns(mark=polars.concat_str("version", leader, separator=":"))
-        .sort("cell", "version")
+        ballots.with_columns(mark=polars.concat_str("node", leader, separator=":"))
+        .sort("cell", "node")
         .group_by("cell", maintain_order=True)
         .agg(polars.col("mark").str.join(" "))
         .group_by("mark", maintain_order=True)
         .agg(polars.col("cell").min(), cells=polars.len().cast(polars.Int64))
     )
-    return ballots.join(patterns.select("cell", "cells"), on="cell").sort("candidate", "version")
+    return ballots.join(patterns.select("cell", "cells"), on="cell").sort("candidate", "node")
 
 
 def _mask(length: int, places: Series) -> Series:
@@ -386,49 +355,20 @@ def _mask(length: int, places: Series) -> Series:
     return polars.repeat(value=False, n=length, eager=True).scatter(places, True)
 
 
-def _with_shares(ballots: DataFrame, members: Sequence[Mapping[int, int]]) -> DataFrame:
-    """Add `share`, the voices of a version in a cell if all nodes weigh the same, and `answering`.
+def _weights(records: Sequence[tuple[float, int]], significant: float) -> dict[int, int]:
+    """Return each node's voice from the cells in which it is right, and all its cells.
 
-    `answering`: how many families answer the cell.
+    Args:
+        significant: by how many standard deviations its accuracy must differ from the mean to count.
     """
-    import polars
-
-    rows = [
-        (version, family, count) for version, counts in enumerate(members) for family, count in counts.items()
-    ]
-    schema = {"version": polars.UInt32, "family": polars.UInt32, "count": polars.Int64}
-    spread = ballots.select("cell", "version").join(
-        polars.DataFrame(rows, schema=schema, orient="row"), on="version"
-    )
-    total = polars.col("count").sum().over("cell", "family")
-    shares = (
-        spread.with_columns(
-            part=polars.col("count") * VOICE // total, answering=polars.col("family").n_unique().over("cell")
-        )
-        .group_by("cell", "version")
-        .agg(share=polars.col("part").sum(), answering=polars.col("answering").first())
-    )
-    return ballots.join(shares, on=["cell", "version"], how="left", maintain_order="left")
-
-
-def _weight(weights: Sequence[int]) -> Expr:
-    """Return each ballot's weight by its version."""
-    import polars
-
-    table = polars.Series(weights, dtype=polars.Int64)
-    return polars.col("version").map_batches(table.gather, return_dtype=polars.Int64)
-
-
-def _weights(records: Sequence[tuple[float, int]], nodes: Sequence[int]) -> dict[int, int]:
-    """Return each version's voice from the cells in which it is right, and all its cells."""
-    right = sum(round(good * VOICE) * count for (good, _), count in zip(records, nodes, strict=True)) / VOICE
-    cells = sum(cells * count for (_, cells), count in zip(records, nodes, strict=True))
+    right = sum(round(good * VOICE) for good, _ in records) / VOICE
+    cells = sum(cells for _, cells in records)
     mean = min(max((right + 0.8 * PRIOR_CELLS) / (cells + PRIOR_CELLS), 0.05), 0.98)
     weights = {}
-    for version, (good, count) in enumerate(records):
+    for node, (good, count) in enumerate(records):
         accuracy = (good + PRIOR_CELLS * mean) / (count + PRIOR_CELLS)
-        if abs(good - count * mean) <= SIGNIFICANT * sqrt(count * mean * (1 - mean)):
+        if abs(good - count * mean) <= significant * sqrt(count * mean * (1 - mean)):
             accuracy = mean
         accuracy = min(max(accuracy, 0.02), 0.99)
-        weights[version] = round(max(0.1, log(ODDS * accuracy / (1 - accuracy))) * VOICE)
+        weights[node] = round(max(0.1, log(ODDS * accuracy / (1 - accuracy))) * VOICE)
     return weights

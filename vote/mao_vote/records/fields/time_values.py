@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from .types import DateOrder
 
 if TYPE_CHECKING:
-    from polars import Expr, Series
+    from polars import DataFrame, Expr, Series
 
 DAY_SECONDS = 86400
+HALF_DAY = 43_200.0  # seconds
 MAX_EPOCH_SECONDS = 10**11  # larger numbers count milliseconds
 _CLOCK = r"([0-9]{1,2}):([0-5][0-9])(?::([0-5][0-9](?:[.,][0-9]{1,9})?))?(?:\s*([ap])\.?m\.?)?"
 _TIME = rf"(?i)^{_CLOCK}$"
@@ -192,3 +193,14 @@ def _total(negative: Expr, amounts: list[Expr], units: list[float]) -> Expr:
     )
     is_any = polars.any_horizontal(amount.is_not_null() for amount in amounts)
     return polars.when(is_any).then(polars.when(negative.is_not_null()).then(-total).otherwise(total))
+
+
+def unwrapped(ballots: DataFrame) -> DataFrame:
+    """Move times of the day after midnight to the next day in cells that span more than half a day."""
+    import polars
+
+    number = polars.col("number")
+    spans = (number.max() - number.min()).over("cell") > HALF_DAY
+    return ballots.with_columns(
+        number=polars.when(spans & (number < HALF_DAY)).then(number + 2 * HALF_DAY).otherwise(number)
+    )

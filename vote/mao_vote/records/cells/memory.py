@@ -1,0 +1,131 @@
+"""What earlier rounds tell about a field: cells in which nodes differed, remembered in the ledger.
+
+A small file has too few disputed cells to show its noise, or which nodes err alike or often. So a vote also
+learns from a sample of the cells of earlier rounds. They are read as the field's values are now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mao_vote.records.fields.time_values import unwrapped
+from mao_vote.records.fields.types import FieldType
+from mao_vote.records.fields.values import parse_values
+from mao_vote.records.keys.align import Version
+
+if TYPE_CHECKING:
+    from polars import DataFrame, Series
+
+MAX_PAST_VALUES = 1000  # remembered of a field, from all rounds and nodes
+MAX_VALUE_CHARACTERS = 100  # cells with longer values are not remembered
+ENOUGH_CELLS = 200  # disputed in the present round, to learn from it alone
+MIN_OBSERVERS = 3  # of an undisputed cell, to count
+
+
+@dataclass(frozen=True, slots=True)
+class PastCells:
+    """Cells of one round in which nodes differed: node → text.
+
+    `agreed`: for each node, how many cells it has in which nobody differs. If the cells are a sample, it is
+    smaller by the same factor.
+    """
+
+    agreed: Mapping[str, int]
+    cells: Sequence[Mapping[str, str]]
+
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        return sum(map(len, self.cells))
+
+
+Memory = Sequence[PastCells]
+"""The past of one field, oldest first."""
+
+
+def extend_memory(memory: Memory, latest: PastCells) -> Memory:
+    """Return the memory with one more round, and without the oldest rounds that are too many values."""
+    kept, size = [latest], latest.size
+    for past in reversed(memory):
+        size += past.size
+        if size > MAX_PAST_VALUES:
+            break
+        kept.insert(0, past)
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """The past of a field as ballots: cell, node, version, number, word; the nodes are those that vote now.
+
+    `version`: the one that the node has now. `cells`: how many there are. `agreed`: as of PastCells, of all
+    rounds together.
+    """
+
+    ballots: DataFrame
+    cells: int
+    agreed: Mapping[str, int]
+
+
+def recall(memory: Memory, versions: Sequence[Version], kind: FieldType, *, is_json: bool) -> Recalled | None:
+    """Return what the nodes of these versions observed in a memory; None if that is nothing."""
+    import polars
+
+    cells = [cell for past in memory for cell in past.cells]
+    known = {node: number for number, version in enumerate(versions) for node in version.nodes}
+    rows = [
+        (number, node, known[node], text)
+        for number, cell in enumerate(cells)
+        for node, text in sorted(cell.items())
+        if node in known
+    ]
+    if not rows:
+        return None
+    schema = {"cell": polars.UInt32, "node": polars.String, "version": polars.UInt32, "text": polars.String}
+    told = polars.DataFrame(rows, schema=schema, orient="row")
+    ballots = told.hstack(parse_values(told["text"], kind, is_json=is_json)).filter(
+        polars.col("number").is_not_null() | polars.col("word").is_not_null()
+    )
+    if kind.kind == "time":
+        ballots = unwrapped(ballots)
+    agreed = {node: sum(past.agreed.get(node, 0) for past in memory) for node in sorted(known)}
+    return Recalled(ballots.drop("text"), len(cells), agreed)
+
+
+def remember(ballots: DataFrame, versions: Sequence[Version], answered: Sequence[Series]) -> PastCells | None:
+    """Return a sample of the disputed cells of a vote; None if nothing in them can be learnt from.
+
+    Args:
+        ballots: cell, version, text, number, word; one row for each version that answers.
+        answered: for each version, over all places of the table, whether it answers.
+    """
+    import polars
+
+    several = polars.struct("number", "word").n_unique().over("cell") > 1
+    brief = (polars.col("text").str.len_chars() <= MAX_VALUE_CHARACTERS).all().over("cell")
+    disputed = ballots.filter(several)
+    cells = disputed.filter(brief)["cell"].unique().sort()
+    nodes = sum(version.votes for version in versions)
+    if cells.is_empty() or nodes > MAX_PAST_VALUES:
+        return None
+    step = -(-cells.len() * nodes // MAX_PAST_VALUES)
+    chosen = cells.gather_every(step)
+    sample = disputed.join(chosen.to_frame("cell"), on="cell").sort("cell", "version")
+    told: dict[int, dict[str, str]] = {}
+    for cell, version, text in sample.select("cell", "version", "text").iter_rows():
+        told.setdefault(cell, {}).update(dict.fromkeys(versions[version].nodes, text))
+    observers = polars.repeat(0, answered[0].len(), dtype=polars.Int64, eager=True)
+    for version_index, mask in enumerate(answered):
+        observers = observers + mask.cast(polars.Int64) * versions[version_index].votes
+    agreed = (observers >= MIN_OBSERVERS).scatter(disputed["cell"].unique(), False)
+    factor = disputed["cell"].n_unique()
+    return PastCells(
+        {
+            node: int((mask & agreed).sum()) * chosen.len() // factor
+            for version, mask in zip(versions, answered, strict=True)
+            for node in version.nodes
+        },
+        [dict(sorted(cell.items())) for cell in told.values()],
+    )
