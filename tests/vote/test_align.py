@@ -84,7 +84,7 @@ def test_align_one_nodes_lines_more_less_or_changed_do_not_shift_the_others(
     assert found.key.source == "position"
     assert found.content == as_csv(LOG)
     assert cells(found) == differing
-    assert any("matched by their content and order" in note for note in found.notes)
+    assert any("matched by their content and order" in note for note in found.warnings)
 
 
 def test_align_lines_of_each_node_alone_and_swapped_lines() -> None:

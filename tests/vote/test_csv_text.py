@@ -107,7 +107,7 @@ def test_csv_text_nobody_reads_a_file_of_unclear_dialect(what: str) -> None:
         weights={},
     )
     assert vote.kind == "opaque"
-    assert "decided as a whole" in vote.notes[0]
+    assert "decided as a whole" in vote.warnings[0]
 
 
 @pytest.mark.parametrize("text", ['a,b\n"C:\\data\\",1\n', 'a,b\n"x\\,y",1\n', "a;b\nC:\\data,1;2\n"])

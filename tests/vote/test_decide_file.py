@@ -206,7 +206,7 @@ def test_decide_file_documents_are_voted_leaf_by_leaf_and_indented_as_before() -
 def test_decide_file_file_that_most_cannot_read_is_decided_as_a_whole() -> None:
     found = vote("a.json", "{", "{", "[]")
     assert (found.kind, found.content) == ("opaque", b"{")
-    assert "as a whole" in found.notes[0]
+    assert "as a whole" in found.warnings[0]
     found = vote("a.json", "{", "[1]", "[1]")
     assert (found.kind, found.content, list(found.abstained)) == ("records", b"[1]", ["a"])
 

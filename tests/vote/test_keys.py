@@ -82,7 +82,7 @@ def test_keys_names_that_differ_only_in_case_or_space_are_recognised_and_said(
     assert found.key is not None
     assert (found.key.columns, found.key.fold) == (("repo",), fold)
     assert f"declare fold: [{', '.join(fold)}]" in found.key.unsure
-    assert found.key.unsure in found.notes
+    assert found.key.unsure in found.warnings
     assert not found.conflicts
     records = list(csv.reader(io.StringIO((found.content or b"").decode())))[1:]
     assert [int(stars) for _, stars in records] == STARS

@@ -343,7 +343,7 @@ def test_nested_list_without_identity_is_decided_as_a_whole_and_says_so(
     found = vote(*({"l": items, "x": 1} for items in lists))
     assert [
         note
-        for note in found.notes
+        for note in found.warnings
         if note.startswith("decided as a whole: the entries of /l") and why in note
     ]
     assert json.loads(found.content or b"")["l"] in [*lists, None]
@@ -394,7 +394,7 @@ def test_nested_node_whose_entries_are_doubled_does_not_count_there() -> None:
     doubled["host"] = "other"
     found = vote(usual, doubled, usual)
     assert json.loads(found.content or b"") == usual
-    assert "/entries of b does not count: two entries have the same 'name'" in found.notes
+    assert "/entries of b does not count: two entries have the same 'name'" in found.warnings
 
 
 def test_nested_object_that_some_have_as_null_is_what_the_others_observed() -> None:
@@ -408,7 +408,7 @@ def test_nested_kinds_of_which_none_has_most_are_decided_as_a_whole() -> None:
     found = vote({"a": {"x": 1}, "b": 1}, {"a": 5, "b": 1}, {"a": 5, "b": 1}, {"a": {"x": 1}, "b": 1})
     assert json.loads(found.content or b"") == {"a": None, "b": 1}
     assert found.conflicts == 1
-    assert any(note.startswith("decided as a whole: /a") for note in found.notes)
+    assert any(note.startswith("decided as a whole: /a") for note in found.warnings)
     nothing = vote({"a": {"x": 1}, "b": 1}, {"a": {"y": 1}, "b": 1}, {"a": {"z": 1}, "b": 1})
     assert json.loads(nothing.content or b"")["a"] in ({"x": 1}, {"y": 1}, {"z": 1}, None)
 

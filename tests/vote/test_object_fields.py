@@ -155,7 +155,7 @@ def test_object_fields_that_are_too_many_are_compared_as_a_whole(monkeypatch: py
     versions = [[{"id": n, "o": {f"m{n}": v}, "p": {"x": 1}} for n in range(9)] for v in (1, 1, 2)]
     found = vote("r.jsonl", *map(lines, versions))
     assert {cell.field for cell in found.cells} == {"o"}
-    assert "decided as a whole: the objects in 'o', which have too many fields" in found.notes
+    assert "decided as a whole: the objects in 'o', which have too many fields" in found.warnings
     assert (found.content or b"").decode() == lines(versions[0])
 
 

@@ -216,7 +216,7 @@ def test_vote_round_files_that_are_no_records_after_all_are_voted_whole(clone: C
     voted = vote(clone, {"n1": {"d.json": "{"}, "n2": {"d.json": "{"}, "n3": {"d.json": "{{"}})
     assert data_of(clone, voted) == {"d.json": "{"}
     assert voted.evidence.files[0].how == "whole"
-    assert "decided as a whole" in voted.evidence.files[0].notes[0]
+    assert "decided as a whole" in voted.evidence.files[0].warnings[0]
 
 
 def test_vote_round_lfs_pointers_are_voted_as_they_are(clone: Clone) -> None:
@@ -225,7 +225,7 @@ def test_vote_round_lfs_pointers_are_voted_as_they_are(clone: Clone) -> None:
     ]
     voted = vote(clone, {n: {"d.csv": pointers[n == "n3"]} for n in ("n1", "n2", "n3")})
     assert data_of(clone, voted) == {"d.csv": pointers[0]}
-    assert voted.evidence.files[0].notes == ["voted as a whole: it is kept in Git LFS"]
+    assert voted.evidence.files[0].warnings == ["voted as a whole: it is kept in Git LFS"]
 
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 5\n"

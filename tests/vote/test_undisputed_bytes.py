@@ -360,4 +360,4 @@ def test_undisputed_json_with_a_name_twice_is_decided_as_a_whole_and_says_so(pat
     versions = {f"n{n}": (text % value).encode() for n, value in enumerate(["1.10", "9", "1.10"])}
     found = decide_file(path, versions, incumbent=None, definition=KEYED, weights={})
     assert found.content == versions["n0"]
-    assert "twice in one object" in found.notes[0]
+    assert "twice in one object" in found.warnings[0]

@@ -136,7 +136,7 @@ def test_vote_copies_share_one_voice_and_are_named() -> None:
     assert right(values, truth) > 0.75
     assert abs(right(values, truth) - right(values_declared, truth)) < 0.05
     assert declared.groups[0].nodes == ["a", "b", "c"]
-    assert any("a, b, c have one voice" in note for note in found.notes)
+    assert any("a, b, c have one voice" in note for note in found.warnings)
 
 
 def test_vote_honest_nodes_that_answer_different_cells_are_no_family() -> None:
@@ -175,8 +175,8 @@ def test_vote_two_camps_are_named_and_neither_is_blamed() -> None:
     truth, lie = ["p"] * 30, ["q"] * 30
     found, values = vote({"a": truth, "b": truth, "c": lie, "d": lie, "e": lie})
     assert set(values.values()) == {"q"}
-    assert "two camps: a, b and c, d, e, in 30 of 30 disputed cells" in found.notes
-    assert not any("one voice" in note for note in found.notes)
+    assert "two camps: a, b and c, d, e, in 30 of 30 disputed cells" in found.warnings
+    assert not any("one voice" in note for note in found.warnings)
     assert (found.votes["a"].differing, found.votes["a"].shared) == (30, 30)
 
 

@@ -56,9 +56,9 @@ class FileDecision:
     """The decision on a file. `content` is None if the result has no such file.
 
     `cells` are those in which nodes differ, in the file's order. `conflicts` is the number of undecided
-    cells. `notes`: what was done; `warnings`: why it may be wrong. `abstained` has the reason for each node whose version did not vote. `fields`: how those in which
-    nodes differ were compared; `groups`: nodes that had one voice together. `samples`: what a later vote may
-    learn about a field.
+    cells. `notes`: what was done; `warnings`: why it may be wrong. `abstained` has the reason for each node
+    whose version did not vote. `fields`: how those in which nodes differ were compared; `groups`: nodes that
+    had one voice together. `samples`: what a later vote may learn about a field.
     """
 
     content: bytes | None

@@ -41,8 +41,8 @@ _REASONS = {
     "row": "the decision was whether the record exists",
     "vdx": "the algorithm in the vote definition chose it from the nodes' values",
     "computed": "it was computed from the nodes' values, as the vote definition requires",
-    "tie": "the vote was tied; the nodes with this value are right more often elsewhere in this field, or else "
-    "it is the first of the tied values in alphabetical order",
+    "tie": "the vote was tied; the nodes with this value are right more often elsewhere in this field, or it "
+    "is the first of the tied values in alphabetical order",
     "undecided": "the vote is tied, also by weight: the value stays empty",
 }
 

@@ -68,8 +68,8 @@ def warnings_on_fields(reports: Sequence[FieldReport], groups: Sequence[NodeGrou
         yield f"unsure: {len(unsure) - MAX_UNSURE_NOTES} more fields"
     for report in sorted(reports, key=lambda report: -report.tied)[:MAX_TIED_WARNINGS]:
         if report.tied:
-            cells = "1 cell" if report.tied == 1 else f"{report.tied} cells"
-            yield f"tied: {cells} of {report.name or 'value'}, where other values have as many voices"
+            tied = "1 cell" if report.tied == 1 else f"{report.tied} cells"
+            yield f"tied: {tied} of {report.name or 'value'}, where other values have as many voices"
     camps: dict[Camps, int] = defaultdict(int)
     disputed = sum(report.disputed for report in reports)
     for report in reports:
