@@ -46,6 +46,7 @@ MIN_SHARED_ERRORS = 5
 SHARED_ERRORS = 0.8  # of the cells in which one of two nodes errs, the part in which both err alike
 SHARED_VALUES = 0.95  # of the disputed cells that both answer, the part with the same value
 SHARED_COVERAGE = 0.95  # of the cells that one of two nodes answers, the part that both answer
+MIN_OVERRULING = 10  # families, for reliability to decide against more than half of them
 MIN_FAMILIES = 3  # that answer a cell, for it to count for reliability
 PRIOR_CELLS = 20  # of the mean accuracy, added to each node's own cells
 SIGNIFICANT = 2.0  # standard deviations from the mean accuracy
@@ -100,7 +101,7 @@ def learn_voices(
             weights = learning.weigh(partition, weights)
     return replace(
         partition.voices(versions, weights),
-        bounded=past is not None,
+        bounded=past is not None or partition.families < MIN_OVERRULING,
         leanings=lambda: partition.of_versions(versions, learning.lean(partition, weights)),
     )
 
@@ -147,7 +148,7 @@ class _Learner:
             .select("cell", "candidate", "node")
             .sort("candidate", "node")
         )
-        self.near = self._pairs(candidates, noise) if noise.groups else None
+        self.near = self._pairs(candidates, noise) if noise.measured else None
         one_each = polars.lit(1, polars.Int64)
         self.ballots = _patterns(ballots) if self.near is None else ballots.with_columns(cells=one_each)
         self.candidates = self.ballots.select("cell", "candidate").unique()

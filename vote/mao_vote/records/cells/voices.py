@@ -79,6 +79,11 @@ class Partition:
             for number in present[1:]:
                 self.join(present[0], number)
 
+    @property
+    def families(self) -> int:
+        """The number of families, of which most have a single node."""
+        return len(set(self._family))
+
     def join(self, one: int, other: int, shared: int = 0, errors: int = 0) -> None:
         """Join the families of two nodes, of which these counts tell that they err alike."""
         kept, gone = sorted((self._family[one], self._family[other]))
