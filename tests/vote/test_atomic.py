@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mao_shared.models.round import FileRule, VoteDefinition
+from mao_shared.models.round import FileRule, Ties, VoteDefinition
 from mao_vote import FileDecision, decide_file
 
 
@@ -15,9 +15,10 @@ def vote(
     *contents: str,
     incumbent: str | None = None,
     weights: dict[str, float] | None = None,
+    ties: Ties = "likeliest",
     **rule: object,
 ) -> FileDecision:
-    definition = VoteDefinition(files=[FileRule.model_validate({"atomic": "record", **rule})])
+    definition = VoteDefinition(ties=ties, files=[FileRule.model_validate({"atomic": "record", **rule})])
     versions = {node: content.encode() for node, content in zip("abcde", contents, strict=False)}
     before = None if incumbent is None else incumbent.encode()
     found = decide_file(path, versions, incumbent=before, definition=definition, weights=weights or {})
@@ -32,9 +33,16 @@ ONE, TWO, THREE = ("id,v,w\nk,p,q\n", "id,v,w\nk,p,r\n", "id,v,w\nk,s,r\n")
 
 def test_atomic_records_fields_of_several_nodes_are_not_mixed() -> None:
     found = vote("d.csv", ONE, TWO, THREE)  # field by field: p, r, which is what one node says
+    assert (found.content, found.conflicts) == (ONE.encode(), 0)
+    assert [(cell.key, cell.field, cell.why) for cell in found.cells] == [(("k",), "*", "tie")]
+    assert vote("d.csv", ONE, THREE, TWO, ONE, THREE).content in (ONE.encode(), THREE.encode())
+
+
+def test_atomic_records_ties_stay_open_where_asked() -> None:
+    found = vote("d.csv", ONE, TWO, THREE, ties="open")
     assert (found.content, found.conflicts) == (b"id,v,w\nk,,\n", 1)
     assert [(cell.key, cell.field, cell.why) for cell in found.cells] == [(("k",), "*", "undecided")]
-    assert vote("d.csv", ONE, THREE, TWO, ONE, THREE).conflicts == 1
+    assert vote("d.csv", ONE, THREE, TWO, ONE, THREE, ties="open").conflicts == 1
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,7 @@ def test_atomic_records_json_shows_missing_from_null_and_takes_records_by_positi
     rows = [[{"v": 1, "w": None}, {"v": 1}], [{"v": 1, "w": None}, {"v": 1}], [{"v": 1}, {"v": 1, "w": None}]]
     found = vote("d.json", *(json.dumps(row) for row in rows))
     assert json.loads(found.content or b"") == rows[0]
-    undecided = vote("d.json", *(json.dumps([{"id": 1, "v": v}]) for v in "xyz"))
+    undecided = vote("d.json", *(json.dumps([{"id": 1, "v": v}]) for v in "xyz"), ties="open")
     assert json.loads(undecided.content or b"") == [{"id": 1, "v": None}]
 
 

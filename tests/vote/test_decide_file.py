@@ -42,11 +42,11 @@ def test_decide_file_majority_of_each_cell_wins_whoever_is_wrong_elsewhere() -> 
     [
         ("ppqrs", None, {}, "p", "plurality"),
         ("pqr", "q", {}, "q", "incumbent"),
-        ("pqr", "z", {}, "", "undecided"),
+        ("pqr", "z", {}, "p", "tie"),
         ("ppqqr", "q", {}, "q", "incumbent"),
-        ("ppqqr", "r", {}, "", "undecided"),
+        ("ppqqr", "r", {}, "p", "tie"),
         ("ppqqr", None, {"c": 1.5}, "q", "weight"),
-        ("ppqqr", None, {"e": 9}, "", "undecided"),
+        ("ppqqr", None, {"e": 9}, "p", "tie"),
     ],
 )
 def test_decide_file_texts(
@@ -61,8 +61,9 @@ def test_decide_file_texts(
         )
         found = vote("a.csv", *(f"id,x\n1,{text}\n" for text in order), incumbent=before, weights=turned)
         assert found.content == f"id,x\n1,{chosen}\n".encode()
-        assert cells(found) == {("1", "x"): (chosen or None, why)}
-        assert found.conflicts == (why == "undecided")
+        assert cells(found) == {("1", "x"): (chosen, why)}
+        assert found.fields[0].tied == (why == "tie")
+        assert [note.startswith("tied: 1 cell of x") for note in found.warnings] == [True] * (why == "tie")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_decide_file_numbers(values: list[str], chosen: str, why: str) -> None:
         (["2,50", "2,5", "9,1"], "2,5", "majority"),
         (["2,5", "2.50", "9,1"], "2,5", "majority"),
         (["-0,5", "-0,7", "3"], "-0,5", "median"),
-        (["1.234,5", "1,234.5", "7"], "", "undecided"),  # two styles in one column are texts
+        (["1.234,5", "1,234.5", "7"], "1,234.5", "tie"),  # two styles in one column are texts
         (["1.234,5", "1.234,50", "7"], "1.234,5", "majority"),
         (["1 234,5", "2 345,5", "9\u00a0999,5"], "2 345,5", "median"),
         (["1,234,567", "1234567", "5"], "1234567", "majority"),
@@ -101,8 +102,8 @@ def test_decide_file_numbers(values: list[str], chosen: str, why: str) -> None:
         (["1,234", "1,500", "1,900"], "1,500", "median"),  # thousands or not, it is the middle one
         (["1,0e3", "2,5e3", "9,0E3"], "2,5e3", "median"),
         (["2,50 kg", "2,51 kg", "2,52 kg"], "2,51 kg", "tolerance"),
-        (["2,50 kg", "2,51 V", "2,52 lm"], "", "undecided"),
-        (["1,2,3", "1,2,4", "1,2,5"], "", "undecided"),
+        (["2,50 kg", "2,51 V", "2,52 lm"], "2,50 kg", "tie"),
+        (["1,2,3", "1,2,4", "1,2,5"], "1,2,3", "tie"),
     ],
 )
 @pytest.mark.parametrize("separator", [";", "\t", "|"])
@@ -180,8 +181,10 @@ def test_decide_file_record_that_is_atomic_comes_whole_from_a_node() -> None:
     versions = ["id,x,y,at\n1,p,q,3\n", "id,x,y,at\n1,p,BAD,2\n", "id,x,y,at\n1,BAD,q,1\n"]
     assert vote("a.csv", *versions, volatile=["at"]).content == b"id,x,y,at\n1,p,q,2\n"
     found = vote("a.csv", *versions, volatile=["at"], atomic="record")
-    assert (found.content, found.conflicts) == (b"id,x,y,at\n1,,,2\n", 1)
-    assert cells(found) == {("1", "*"): (None, "undecided")}
+    assert found.content in {
+        f"id,x,y,at\n1,{x},{y},2\n".encode() for x, y in ("pq", ("p", "BAD"), ("BAD", "q"))
+    }
+    assert [(cell.field, cell.why) for cell in found.cells] == [("*", "tie")]
     found = vote("a.csv", *versions, versions[1], volatile=["at"], atomic="record")
     assert found.content == b"id,x,y,at\n1,p,BAD,2\n"
     found = vote("a.csv", *versions, incumbent=versions[2], volatile=["at"], atomic="record")

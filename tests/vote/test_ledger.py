@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mao_shared.models.evidence import Tally
 from mao_shared.models.round import VoteDefinition
-from mao_vote.ledger import BrokenLedger, Ledger, dump_ledger, load_ledger
+from mao_vote.ledger import MAX_FIELDS, BrokenLedger, FieldPast, Ledger, dump_ledger, load_ledger
+from mao_vote.records import PastCells
+from mao_vote.records.cells.memory import MAX_PAST_VALUES
 from mao_vote.vdx import Standing
 
 unhurried = settings(deadline=None)  # other programs may keep the machine busy
@@ -18,7 +22,18 @@ NAMES = st.text(min_size=1, max_size=8)
 STANDINGS = st.integers(1, 99).flatmap(
     lambda rounds: st.builds(Standing, st.floats(0, rounds), st.just(rounds))
 )
-LEDGERS = st.builds(Ledger, st.dictionaries(NAMES, st.dictionaries(NAMES, STANDINGS, max_size=3), max_size=3))
+PAST_CELLS = st.builds(
+    PastCells,
+    st.dictionaries(NAMES, st.integers(0, 99), max_size=3),
+    st.lists(st.dictionaries(NAMES, NAMES, max_size=3), max_size=3),
+)
+PASTS = st.builds(FieldPast, st.datetimes(timezones=st.just(UTC)), st.lists(PAST_CELLS, max_size=2))
+LEDGERS = st.builds(
+    Ledger,
+    st.dictionaries(NAMES, st.dictionaries(NAMES, STANDINGS, max_size=3), max_size=3),
+    st.dictionaries(st.tuples(NAMES, NAMES), PASTS, max_size=3),
+)
+NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 
 @unhurried
@@ -34,6 +49,43 @@ def test_ledger_bytes_do_not_tell_in_which_order_it_was_built_up() -> None:
     other = Ledger().updated("é", {"a": tally}).updated("x", {"b": tally, "a": tally})
     assert dump_ledger(one) == dump_ledger(other)
     assert dump_ledger(one).count(b"\n") == 4
+
+
+def test_ledger_of_version_1_is_read_and_written() -> None:
+    content = b'{"version": 1, "files": {\n"x": {"a": {"successes": 1.5, "rounds": 2}}\n}}\n'
+    assert dump_ledger(load_ledger(content), 1) == content
+    assert dump_ledger(load_ledger(content)).startswith(b'{"version": 2, ')
+
+
+def test_ledger_remembers_fields_of_files_that_differ_in_digits_together() -> None:
+    cells = PastCells({"a": 3, "b": 2}, [{"a": "x", "b": "y"}])
+    ledger = Ledger().remembering([("2026-01-05/m.csv", "v", cells)], NOON)
+    assert ledger.memory("2026-01-06/m.csv") == {"v": [cells]}
+    assert ledger.memory("2026-01-06/n.csv") == {}
+    later = ledger.remembering([("2026-01-06/m.csv", "v", cells)], NOON + timedelta(days=1))
+    assert later.memory("m.csv") == {}
+    assert later.memory("2026-01-07/m.csv") == {"v": [cells, cells]}
+
+
+def test_ledger_forgets_the_oldest_cells_and_fields() -> None:
+    cells = PastCells({}, [dict.fromkeys("abcde", "x")] * 100)
+    ledger = Ledger()
+    for day in range(5):
+        ledger = ledger.remembering([("m.csv", "v", cells)], NOON + timedelta(days=day))
+    assert len(ledger.memory("m.csv")["v"]) == MAX_PAST_VALUES // cells.size == 2
+    many = [("m.csv", f"f{number:03}", cells) for number in range(MAX_FIELDS)]
+    ledger = ledger.remembering(many, NOON + timedelta(days=9))
+    assert len(ledger.fields) == MAX_FIELDS
+    assert "v" not in ledger.memory("m.csv")
+
+
+def test_ledger_path_that_is_no_text_is_written_and_read() -> None:
+    path = b"caf\xe9.csv".decode(errors="surrogateescape")
+    cells = PastCells({"a": 1}, [{"a": "x"}])
+    ledger = Ledger().updated(path, {"a": Tally(2, 1)}).remembering([(path, "v", cells)], NOON)
+    again = load_ledger(dump_ledger(ledger))
+    assert again.standings(path, "a") == {"a": Standing(0.5, 1)}
+    assert again.memory(path) == {"v": [cells]}
 
 
 def test_ledger_round_counts_once_and_by_the_part_of_cells_in_agreement() -> None:
@@ -86,11 +138,17 @@ def test_ledger_no_ledger_is_an_empty_one() -> None:
     [
         (b"{", "the whole"),
         (b"\xff", "the whole"),
-        (b'{"version": 2}', "version"),
+        (b'{"version": 3}', "version"),
         (b'{"files": {"f": {"a": {"successes": 3, "rounds": 2}}}}', "files / f / a"),
         (b'{"files": {"f": {"a": {"successes": 1e999, "rounds": 2}}}}', "files / f / a / successes"),
         (b'{"files": {"f": {"a": {"successes": 1, "rounds": 0}}}}', "files / f / a / rounds"),
         (b'{"files": {"f": {"a": {"successes": "1", "rounds": 1}}}}', "files / f / a / successes"),
+        (b'{"fields": {"f": {"v": {"rounds": []}}}}', "fields / f / v / tick"),
+        (
+            b'{"fields": {"f": {"v": {"tick": "2026-01-05T12:00:00Z", '
+            b'"rounds": [{"agreed": {"a": -1}, "cells": []}]}}}}',
+            "fields / f / v / rounds / 0 / agreed / a",
+        ),
     ],
 )
 def test_ledger_what_is_no_ledger_names_the_place(content: bytes, where: str) -> None:

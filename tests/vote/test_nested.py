@@ -406,8 +406,8 @@ def test_nested_object_that_some_have_as_null_is_what_the_others_observed() -> N
 
 def test_nested_kinds_of_which_none_has_most_are_decided_as_a_whole() -> None:
     found = vote({"a": {"x": 1}, "b": 1}, {"a": 5, "b": 1}, {"a": 5, "b": 1}, {"a": {"x": 1}, "b": 1})
-    assert json.loads(found.content or b"") == {"a": None, "b": 1}
-    assert found.conflicts == 1
+    assert json.loads(found.content or b"")["a"] in ({"x": 1}, 5)
+    assert [cell.why for cell in found.cells] == ["tie"]
     assert any(note.startswith("decided as a whole: /a") for note in found.warnings)
     nothing = vote({"a": {"x": 1}, "b": 1}, {"a": {"y": 1}, "b": 1}, {"a": {"z": 1}, "b": 1})
     assert json.loads(nothing.content or b"")["a"] in ({"x": 1}, {"y": 1}, {"z": 1}, None)

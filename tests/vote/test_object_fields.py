@@ -181,8 +181,8 @@ def test_object_fields_sets_and_lists_inside() -> None:
 def test_object_fields_of_atomic_records_are_not_mixed() -> None:
     versions = [[{"id": 1, "o": {"x": x, "y": y}}] for x, y in ((1, 1), (1, 2), (2, 1))]
     found = vote("r.jsonl", *map(lines, versions), atomic="record")
-    assert json.loads(found.content or b"") == {"id": 1, "o": None}
-    assert found.conflicts == 1
+    assert [json.loads(found.content or b"")] in versions
+    assert found.warnings == ["tied: 1 cell of *, where other values have as many voices"]
     assert result(*versions, versions[1], atomic="record") == versions[1]
 
 

@@ -168,7 +168,8 @@ def test_vote_round_identical_contents_are_not_read(clone: Clone, monkeypatch: p
 
 def test_vote_round_history_is_kept_where_the_definition_asks_for_it(clone: Clone) -> None:
     plain = {"n1": {"d.csv": "id,v\n1,2\n"}, "n2": {"d.csv": "id,v\n1,2\n"}, "n3": {"d.csv": "id,v\n1,9\n"}}
-    assert vote(clone, plain).evidence.ledger.after is None
+    forgetful = VoteDefinition(memory=False)
+    assert vote(clone, plain, definition=forgetful).evidence.ledger.after is None
     asked = VoteDefinition(history="STANDARD")
     first = vote(clone, plain, definition=asked, round_id="r1")
     ledger = json.loads(clone.read_file(first.commit, ".mao/history.json"))["files"]["d.csv"]

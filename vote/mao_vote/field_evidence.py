@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from mao_shared.models.evidence import FieldEvidence, NodeGroup
 
-from .records import Camps, Family, FieldReport
+from .records import RECORD, Camps, Family, FieldReport
 
 MAX_FIELDS = 200  # described one by one
 MIN_CAMP_CELLS = 5  # that split the nodes in the same way, to be worth a note
@@ -15,11 +15,16 @@ MAX_UNSURE_NOTES = 10
 MAX_TIED_WARNINGS = 10
 
 
+def _public_name(name: str) -> str:
+    """Return a field's name as evidence has it: `*` for all fields of records that are voted as a whole."""
+    return "*" if name == RECORD else name or "value"
+
+
 def describe_fields(reports: Sequence[FieldReport]) -> list[FieldEvidence]:
     """Return how each field in which nodes differ was compared."""
     return [
         FieldEvidence(
-            name=report.name,
+            name="*" if report.name == RECORD else report.name,
             kind=report.kind.kind,
             source=report.kind.source,
             unsure=report.kind.unsure,
@@ -47,7 +52,7 @@ def describe_groups(reports: Sequence[FieldReport]) -> list[NodeGroup]:
             NodeGroup(
                 nodes=list(nodes),
                 declared=not most.shared,
-                fields=[name for name, _ in found],
+                fields=["*" if name == RECORD else name for name, _ in found],
                 shared=most.shared,
                 errors=most.errors,
             )
@@ -63,13 +68,13 @@ def warnings_on_fields(reports: Sequence[FieldReport], groups: Sequence[NodeGrou
     """
     unsure = [report for report in reports if report.kind.unsure]
     for report in unsure[:MAX_UNSURE_NOTES]:
-        yield f"unsure: {report.name or 'value'} is compared as {report.kind.kind}: {report.kind.unsure}"
+        yield f"unsure: {_public_name(report.name)} is compared as {report.kind.kind}: {report.kind.unsure}"
     if len(unsure) > MAX_UNSURE_NOTES:
         yield f"unsure: {len(unsure) - MAX_UNSURE_NOTES} more fields"
     for report in sorted(reports, key=lambda report: -report.tied)[:MAX_TIED_WARNINGS]:
         if report.tied:
             tied = "1 cell" if report.tied == 1 else f"{report.tied} cells"
-            yield f"tied: {tied} of {report.name or 'value'}, where other values have as many voices"
+            yield f"tied: {tied} of {_public_name(report.name)}, where other values have as many voices"
     camps: dict[Camps, int] = defaultdict(int)
     disputed = sum(report.disputed for report in reports)
     for report in reports:

@@ -233,9 +233,9 @@ def updated_ledger(
     Standings in files that ground truth no longer has are dropped; those in undecided files are kept.
     """
     has_memory = rules > 3 and definition.memory
-    if definition.history == "NONE" and not has_memory:
-        return None
     updated = state.ledger
+    if definition.history == "NONE" and not has_memory and not updated.fields:
+        return None
     if definition.history != "NONE":
         updated = updated.updated_all(totals.tallies)
         updated = updated.only(updated.files.keys() - {printable_path(path) for path in totals.removed})

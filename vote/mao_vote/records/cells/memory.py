@@ -121,11 +121,9 @@ def remember(ballots: DataFrame, versions: Sequence[Version], answered: Sequence
         observers = observers + mask.cast(polars.Int64) * versions[version_index].votes
     agreed = (observers >= MIN_OBSERVERS).scatter(disputed["cell"].unique(), False)
     factor = disputed["cell"].n_unique()
-    return PastCells(
-        {
-            node: int((mask & agreed).sum()) * chosen.len() // factor
-            for version, mask in zip(versions, answered, strict=True)
-            for node in version.nodes
-        },
-        [dict(sorted(cell.items())) for cell in told.values()],
-    )
+    undisputed = {
+        node: int((mask & agreed).sum()) * chosen.len() // factor
+        for version, mask in zip(versions, answered, strict=True)
+        for node in version.nodes
+    }
+    return PastCells(dict(sorted(undisputed.items())), [dict(sorted(cell.items())) for cell in told.values()])
