@@ -185,11 +185,22 @@ def test_vote_status_of_an_unknown_dataset(maoctl: Maoctl, gateway: RememberingG
 
 
 def test_vote_show_of_an_undecided_value(maoctl: Maoctl, repo: Path) -> None:
-    made = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,c", "--write", "ground-truth")
+    definition = repo.with_name("vdx.yaml")
+    definition.write_text("ties: open\n")
+    run = ("vote", "run", "--repo", str(repo), "--branches", "a,c", "--write", "ground-truth")
+    made = maoctl(*run, "--definition", str(definition))
     assert "1 differ, 1 undecided" in made.out
     told = maoctl("vote", "show", "--repo", str(repo), "--cell", "d.csv", "x", "v").out
     assert "value   (none)" in told
     assert "the vote is tied, also by weight: the value stays empty" in told
+
+
+def test_vote_show_of_a_tied_value(maoctl: Maoctl, repo: Path) -> None:
+    made = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,c", "--write", "ground-truth")
+    assert "1 differ, 0 undecided" in made.out
+    assert "tied: 1 cell of v, where other values have as many voices" in made.out
+    told = maoctl("vote", "show", "--repo", str(repo), "--cell", "d.csv", "x", "v").out
+    assert "tie (contested): the vote was tied; the nodes with this value are right more often" in told
 
 
 @pytest.mark.parametrize("args", [["show"], ["show", "a", "b", "c"], ["audit"], ["list"], ["ranking"]])
