@@ -128,7 +128,7 @@ class CloneBroken(Unavailable):
     def of(cls, dataset: str, why: str) -> CloneBroken:
         return cls(
             f"The clone of dataset {dataset!r} on this node is broken: {why}.",
-            next=f"It is set aside and cloned again automatically; see: maoctl dataset get {dataset}.",
+            next=f"It is set aside and cloned again automatically; see: maoctl dataset get {dataset}",
         )
 
 

@@ -69,9 +69,9 @@ def get_series(
         return
     if step is None or metric is None:
         raise InvalidInput(
-            "A series needs three arguments: pipeline, step and metric.",
+            "A series is named by three arguments: PIPELINE STEP METRIC.",
             code="usage",
-            next="maoctl series get PIPELINE STEP METRIC; without arguments, all are listed.",
+            next="List all series: maoctl series get",
         )
     series = session.client.alarms.series(pipeline, step, metric)
     session.show(registry.POINT, series.points)

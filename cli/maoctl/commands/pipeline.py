@@ -194,7 +194,7 @@ def run(
         report_started(session, started, wait=wait, follow=follow, timeout=timeout)
         return
     if wait or follow or scheduled_for:
-        raise typer.BadParameter("--cron creates a job; wait for its runs with `maoctl job wait`")
+        raise typer.BadParameter("--cron creates a job; wait for its runs with 'maoctl job wait JOB'")
     request = records.build(ScheduleRequest, timing | {"name": name, "cron": cron})
     with did_you_mean((name, session.client.pipelines)):
         session.done(SCHEDULE, session.client.pipelines.schedule(request), "scheduled")

@@ -307,7 +307,7 @@ def check(
     if [finding.name for finding in failed] == ["image"]:
         raise CommandError(ExitCode.FAILED, f"{image} cannot be run.", failed[0].advice)
     raise CommandError(
-        ExitCode.FAILED, f"{image} does not comply.", "See the rules: examples/tools/README.md"
+        ExitCode.FAILED, f"{image} does not comply.", "Read the rules for tools in examples/tools/README.md."
     )
 
 

@@ -252,7 +252,7 @@ def audit(
         unattested = [short_commit(commit) for commit in found.strays.commits] if found.strays else []
         shown = " ".join(unattested[:_MAX_SHOWN_COMMITS])
         more = " …" if len(unattested) > _MAX_SHOWN_COMMITS else ""
-        next_step = f"See {shown}{more} in: maoctl dataset log {name} --branch ground-truth"
+        next_step = f"Look for {shown}{more} in the log: maoctl dataset log {name} --branch ground-truth"
         if repo is not None:
             next_step = f"See who made them, and their changes: git -C {repo} show --stat {shown}"
         raise CommandError(ExitCode.FAILED, f"Round {found.round} is reproduced, but {faults}.", next_step)
@@ -315,7 +315,7 @@ def _source(
             f"Unexpected argument {names[max_names]!r}."
             if names
             else "Name a dataset, or a repository with --repo.",
-            "maoctl vote show DATASET [ROUND], or maoctl vote show --repo PATH [ROUND]",
+            "Use: maoctl vote show DATASET [ROUND], or maoctl vote show --repo PATH [ROUND]",
         )
     round_id = strip_kind("round")(names[max_names - 1] if len(names) == max_names else None)
     if repo is None:

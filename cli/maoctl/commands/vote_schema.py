@@ -104,7 +104,7 @@ def _of_dataset(session: CliSession, names: list[str], round_id: str | None) -> 
         raise CommandError(
             ExitCode.USAGE,
             "Name a dataset, or a repository with --repo.",
-            "maoctl vote schema DATASET [FILE]..., or maoctl vote schema --repo PATH [FILE]...",
+            "Use: maoctl vote schema DATASET [FILE]..., or maoctl vote schema --repo PATH [FILE]...",
         )
     dataset, *files = names
     dataset = strip_kind("dataset")(dataset) or ""

@@ -68,7 +68,7 @@ def _run(repo: Repository, access: RemoteAccess, words: Iterable[str]) -> None:
         raise NotFound(
             f"Git LFS has no such content at {repo.url}: {line}",
             code="lfs-content-missing",
-            next="Check that the remote serves Git LFS, and push what is missing: git lfs push --all origin.",
+            next="Check that the remote serves Git LFS, and push what is missing: git lfs push --all origin",
             remote=repo.url,
         )
     raise RemoteUnavailable(

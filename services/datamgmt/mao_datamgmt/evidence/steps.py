@@ -106,7 +106,7 @@ def find_steps(context: Context, run_id: str, run: Run | None) -> list[StepEvide
             raise NotFound(
                 f"There is no run {run_id!r} on this node, and no commit of it.",
                 code="run-not-found",
-                next="List the runs with 'maoctl run list', the commits with 'maoctl dataset log'.",
+                next="List the runs with 'maoctl run list', the commits with 'maoctl dataset log NAME'.",
             )
         return published
     if run.phase not in RUN_ENDED:
