@@ -69,7 +69,7 @@ async def test_push_refusal_is_told_as_one_and_tried_again_when_asked(tmp_path: 
         assert runs_on(world.master, NODE) == ["run-1", "run-0"]
 
 
-async def test_push_remote_that_was_away_for_a_step_that_published_nothing_is_looked_at_again(
+async def test_push_rechecks_remote_after_step_without_output(
     tmp_path: Path,
 ) -> None:
     """Check the input's remote, which is never pushed to, and the output's after a failed tool."""
@@ -130,7 +130,7 @@ def test_push_pauses_grow_up_to_a_limit_and_are_spread(chance: float) -> None:
 
 
 @pytest.mark.sshd
-async def test_push_server_that_is_down_for_twenty_runs_gets_all_of_them_in_order(tmp_path: Path) -> None:
+async def test_push_twenty_runs_in_order_after_outage(tmp_path: Path) -> None:
     server = prepare(tmp_path / "sshd")
     ids = [f"run-{number:02}" for number in range(RUNS + 1)]
     async with working(tmp_path, push_retry=3600, ssh_dir=server.key_dir) as world:

@@ -69,7 +69,7 @@ def test_models_names(text: str) -> None:
         ("\ud800", "'\\ud800'"),
     ],
 )
-def test_models_what_is_wrong_with_a_name(text: str, fault: str) -> None:
+def test_models_name_fault_names_the_character(text: str, fault: str) -> None:
     assert fault in str(name_fault(text))
     with pytest.raises(ValidationError):
         _take(Name, text)
@@ -250,7 +250,7 @@ def test_models_times_are_kept_in_utc_and_need_a_zone() -> None:
             _take(Timestamp, text)
 
 
-def test_models_what_is_stored_is_read_back_the_same() -> None:
+def test_models_json_roundtrip() -> None:
     step = Step(tool="t", dataset="d", env={"A": "1"}, limits=Limits(cpu=0.5))
     pipeline = Pipeline(name="p", steps=[step], overlap="queue")
     assert Pipeline.model_validate(json.loads(pipeline.model_dump_json(exclude_none=True))) == pipeline

@@ -45,7 +45,7 @@ async def test_mirror_lists_more_than_one_page(bench: JobBench, monkeypatch: pyt
     assert bench.names() == set("abcde")
 
 
-async def test_mirror_what_is_not_kept_goes_and_is_told(bench: JobBench) -> None:
+async def test_mirror_drops_records_no_longer_selected(bench: JobBench) -> None:
     await bench.make("a", "b")
     await bench.change("b", Job(over=True))
     await bench.start_mirror()
@@ -116,7 +116,7 @@ async def test_mirror_store_that_is_away_at_the_start_is_waited_for(bench: JobBe
     assert bench.names() == {"a"}
 
 
-async def test_mirror_store_that_was_set_back_is_believed(bench: JobBench) -> None:
+async def test_mirror_follows_restored_store(bench: JobBench) -> None:
     """After a reset, the same revision does not imply the same content."""
     before = await bench.make("a")
     await bench.make("b", "c", "d", "e")
