@@ -28,8 +28,8 @@ _GIT = frozenset({".git", "git~1"})
 IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
 MAX_LINKS = 500_000  # of one tree; a small pack can expand to more
 _DRIVE = re.compile(r"[A-Za-z]:")
-_CACHED = 1 << 15  # folders that are known to have no links below
-_SHOWN = 200  # characters of a path in a message
+_MAX_CACHED = 1 << 15  # folders that are known to have no links below
+_MAX_SHOWN = 200  # characters of a path in a message
 
 
 def leads_out(path: str) -> bool:
@@ -266,7 +266,7 @@ def _collect(repo: Repository, tree: bytes, inside: str, depth: int, found: dict
             links = True
     if not links:
         _without_links[tree] = True
-        while len(_without_links) > _CACHED:
+        while len(_without_links) > _MAX_CACHED:
             _without_links.pop(next(iter(_without_links)), None)
     return links
 
@@ -296,7 +296,7 @@ def new_escaping_links(repo: Repository, tree: str, before: Sequence[str]) -> di
 
 def unsafe_name(path: str, why: str) -> InvalidInput:
     """Return the error for a tree with an unusable name; MAO publishes no such tree."""
-    name = printable(path if len(path) <= _SHOWN else path[:_SHOWN] + "…")
+    name = printable(path if len(path) <= _MAX_SHOWN else path[:_MAX_SHOWN] + "…")
     return InvalidInput(
         f"The dataset contains the name {name!r}, which {why}.",
         code="dataset-unsafe",

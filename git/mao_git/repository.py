@@ -169,6 +169,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def libgit2_version() -> str:
+    """Return the version of the loaded libgit2, like 1.9.7."""
     return str(pygit2.LIBGIT2_VERSION)
 
 

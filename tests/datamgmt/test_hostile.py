@@ -88,7 +88,7 @@ def test_hostile_output_compressed_blob_is_read_in_chunks(tmp_path: Path) -> Non
     data = bytes(8 << 20)
     oid = git(tmp_path / "r.git", "hash-object", "-w", "--stdin", feed="\0" * len(data))
     loose = tmp_path / "r.git" / "objects" / oid[:2] / oid[2:]
-    assert loose.stat().st_size < objects.LARGE
+    assert loose.stat().st_size < objects.LARGE_SIZE
     assert objects.is_large(loose)
     sizes = [len(piece) for piece in objects._inflated(loose)]
     assert sum(sizes) == len(data)

@@ -139,7 +139,7 @@ def external(
     ] = None,
     output: OutputOption = None,
 ) -> None:
-    """Declare the keys of `maoctl write` for a dataset, or show them and the pending values."""
+    """Declare the keys of 'maoctl write' for a dataset, or show them and the pending values."""
     session = get_session(context, output)
     if key or remove_key:
 

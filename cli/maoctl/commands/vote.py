@@ -51,7 +51,9 @@ CellOption = Annotated[
 ]
 _MAX_SHOWN_COMMITS = 5
 _MAX_WARNED_DATASETS = 10
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most this many.")]
+LimitOption = Annotated[
+    int, typer.Option("--limit", "-n", min=1, max=100_000, help="Maximum number of rows.")
+]
 
 
 class RoundSource(Protocol):

@@ -72,8 +72,8 @@ def schema(
 ) -> None:
     """Show the key of record files and the kind of each field, declared or inferred from all nodes' values.
 
-    Warnings say where the inference is unsure. A definition printed with --pin is accepted by `maoctl dataset
-    vote --definition` and `maoctl vote run --definition`.
+    Warnings say where the inference is unsure. A definition printed with --pin is accepted by
+    'maoctl dataset vote --definition' and 'maoctl vote run --definition'.
     """
     session = get_session(context, output)
     if repo is None and (branches or definition):
