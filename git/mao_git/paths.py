@@ -143,14 +143,14 @@ def _lexical_escape(target: str, path: str, names: Names) -> str | None:
 
 
 @dataclass(eq=False, slots=True)
-class _Place:
+class _TreeNode:
     """A node of the tree; the top has no `parent`."""
 
-    parent: _Place | None
-    inside: dict[str, _Place] = field(default_factory=dict)
+    parent: _TreeNode | None
+    inside: dict[str, _TreeNode] = field(default_factory=dict)
     path: str | None = None  # of a link
     target: str = ""
-    answer: _Place | str | None = (
+    answer: _TreeNode | str | None = (
         None  # where a link leads, or why that is outside; None: not known, or a loop
     )
     state: int = 0  # of a link: 0 new, 1 being followed, 2 answered
@@ -161,8 +161,8 @@ class _Tree:
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        self._top = _Place(None)
-        self._links: dict[str, _Place] = {}
+        self._top = _TreeNode(None)
+        self._links: dict[str, _TreeNode] = {}
 
     def add(self, path: str, target: str, answer: str | None = None) -> None:
         """Add a link; of several with the same name in this reading, the first counts for all.
@@ -171,7 +171,7 @@ class _Tree:
         """
         place = self._top
         for name in self._names(path):
-            place = place.inside.setdefault(name, _Place(place))
+            place = place.inside.setdefault(name, _TreeNode(place))
         if place.path is None and place is not self._top:
             place.path, place.target = path, target
             place.answer, place.state = answer, 0 if answer is None else 2
@@ -184,7 +184,7 @@ class _Tree:
             self._follow(link)
         return link.answer if isinstance(link.answer, str) else None
 
-    def _follow(self, first: _Place) -> None:
+    def _follow(self, first: _TreeNode) -> None:
         first.state = 1
         todo = [(first, first.parent, self._names(first.target)[::-1])]
         while todo:
@@ -195,11 +195,11 @@ class _Tree:
 
     def _walk(
         self,
-        link: _Place,
-        here: _Place | None,
+        link: _TreeNode,
+        here: _TreeNode | None,
         rest: list[str],
-        todo: list[tuple[_Place, _Place | None, list[str]]],
-    ) -> _Place | str | None:
+        todo: list[tuple[_TreeNode, _TreeNode | None, list[str]]],
+    ) -> _TreeNode | str | None:
         """Return the target of a link; `_FOLLOWS` if another link on the way has to be followed first."""
         while rest and here is not None:
             name = rest.pop()
@@ -210,7 +210,7 @@ class _Tree:
                     return f"which is outside the folder: it leads to {'/'.join(['..', *reversed(rest)])}"
                 here = here.parent
                 continue
-            there = here.inside.get(name) or _Place(here)
+            there = here.inside.get(name) or _TreeNode(here)
             if there.path is None:
                 here = there
             elif there.state == 0:
@@ -225,7 +225,7 @@ class _Tree:
         return here
 
 
-_FOLLOWS = _Place(None)
+_FOLLOWS = _TreeNode(None)
 
 # links of trees in a clone
 
