@@ -122,7 +122,7 @@ async def test_external_blocked_key_delays_no_other(tmp_path: Path) -> None:
         assert "is a file" in told.detail
 
 
-async def test_external_torn_file_of_a_dataset_without_other_values_is_told_after_a_restart(
+async def test_external_truncated_only_file_is_reported_after_restart(
     tmp_path: Path,
 ) -> None:
     torn(tmp_path / "node" / "inbox" / "data")

@@ -63,7 +63,7 @@ def test_hostile_output_value_is_found_in_an_older_part_of_its_day() -> None:
     assert append_to_day("external/t", day, parts, [entry], read.__getitem__) is None
 
 
-def test_hostile_output_id_inside_anothers_value_is_not_taken_for_the_value_itself() -> None:
+def test_hostile_output_id_inside_another_value_is_ignored() -> None:
     entry = make_entry("t", 1, BEGIN, "00000000", 1000)
     other = make_entry("t", entry.id, BEGIN, "11111111", 1000)
     added = append_to_day(

@@ -195,9 +195,7 @@ async def test_loop_unreadable_record_is_shown_beside_the_others(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_loop_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(
-    tmp_path: Path, kind: str
-) -> None:
+async def test_loop_unreadable_run_or_enrolment_blocks_no_other(tmp_path: Path, kind: str) -> None:
     store = MemoryStore()
     async with working(tmp_path, store) as world:
         bad = await world.begin(run_of("bad", step("collect", "other", world.master)))

@@ -20,7 +20,7 @@ from .world import NODE, World, run_of, runs_on, step, working, writes
 RUNS = 20
 
 
-async def test_push_remote_away_for_twenty_runs_gets_all_of_them_in_order_and_none_twice(
+async def test_push_twenty_runs_after_remote_outage_in_order_and_once(
     tmp_path: Path,
 ) -> None:
     store = MemoryStore()
@@ -100,7 +100,7 @@ def remotes_told(world: World) -> list[str]:
     ("number", "code"),
     [(errno.ENOSPC, "disk-full"), (errno.EDQUOT, "disk-full"), (errno.EROFS, "disk-trouble")],
 )
-async def test_push_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_the_remote(
+async def test_push_local_disk_error_is_attributed_to_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
 ) -> None:
     def fails(*_: object, **__: object) -> None:

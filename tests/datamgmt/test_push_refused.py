@@ -129,7 +129,7 @@ def test_push_refused_ground_truth_waits_where_own_branch_is_refused(
 
 @BOTH
 @pytest.mark.parametrize("below", ["x", "deep/er/x"])
-def test_push_refused_branch_below_the_nodes_is_named_with_the_way_out(
+def test_push_refused_names_branch_below_the_nodes_one(
     at: tuple[Context, str], remote: Path, below: str
 ) -> None:
     context, url = at
@@ -144,7 +144,7 @@ def test_push_refused_branch_below_the_nodes_is_named_with_the_way_out(
     assert push_one(context).pushed
 
 
-def test_push_refused_branch_with_a_name_for_a_shell_is_quoted_in_the_way_out() -> None:
+def test_push_refused_next_step_quotes_branch_names() -> None:
     """Anyone with push access chooses the branch's name, which is part of a suggested command."""
     advice = mao_git.branch_name_taken("/r.git", NODE, [f"{NODE}/x;$(reboot)'"]).next or ""
     words = shlex.split(advice.partition(": ")[2].partition(" . ")[0], comments=False)

@@ -131,7 +131,7 @@ async def passed(world: World) -> None:
     await eventually(lambda: holds(world, key, b"{}"))
 
 
-async def test_replicator_record_that_is_rewritten_without_end_is_copied_at_times(world: World) -> None:
+async def test_replicator_copies_constantly_rewritten_record_at_intervals(world: World) -> None:
     await world.join()
     for i in range(50):
         await put(world, A, f"{i}".encode())

@@ -177,7 +177,7 @@ async def test_federation_without_its_certificate_the_node_says_so(world: World)
 # --- the federation is away -------------------------------------------------------------------------------
 
 
-async def test_federation_next_outage_is_probed_quickly_though_no_probe_ended_the_last(
+async def test_federation_probes_each_outage_quickly(
     tmp_path: Path,
 ) -> None:
     world = World(tmp_path)

@@ -210,7 +210,7 @@ def test_models_seeds_body_and_the_flat_one_are_the_same() -> None:
     assert tool == Tool(name="t", author="a", image="busybox")
 
 
-def test_models_seeds_init_makes_a_pipeline_of_one_step_that_bears_the_tools_name() -> None:
+def test_models_init_of_seed_gives_one_step_named_after_the_tool() -> None:
     pipeline = PipelineInit.model_validate({"tool": "t", "dataset": "d"}).pipeline()
     assert pipeline == Pipeline(name="t", steps=[Step(tool="t", dataset="d", name="t")])
 
@@ -271,7 +271,7 @@ ROUND = {
 @pytest.mark.parametrize(
     ("model", "fields"), [(Dataset, {"name": "data", "master": "/x.git"}), (Round, ROUND)]
 )
-async def test_models_node_is_listed_once_and_what_older_versions_stored_is_read(
+async def test_models_duplicate_node_is_refused_unless_stored(
     model: type[Dataset | Round], fields: dict[str, Any]
 ) -> None:
     with pytest.raises(ValidationError, match="the node 'b' is listed twice"):

@@ -84,7 +84,7 @@ async def test_mirror_unreadable_record_is_passed_over(bench: JobBench) -> None:
     await eventually(lambda: bench.names() == {"a", "b", "z"})
 
 
-async def test_mirror_what_is_wrong_with_a_record_is_logged_without_its_values(
+async def test_mirror_logs_record_faults_without_values(
     bench: JobBench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await bench.store.create("/jobs/newer", b'{"n": "hunter2"}')

@@ -155,7 +155,7 @@ async def test_runs_retention_keeps_concurrently_changed_run(store: Store) -> No
     assert [r.run for r in await live(records)] == [changed]
 
 
-async def test_runs_where_an_older_version_has_made_it_again_the_later_one_stays(store: Store) -> None:
+async def test_runs_recreated_by_older_version_keeps_the_later(store: Store) -> None:
     records = RunRecords(store, NODE)
     missed, done = a_run(1, phase=RunPhase.MISSED, missed="late"), a_run(1)
     await settled(records, missed)

@@ -212,7 +212,7 @@ def test_alarms_alarm_of_a_condition(name: str, subject: str, facts: dict[str, s
     assert to_alarm(condition, NODE, "registry").id == alarm.id
 
 
-async def test_alarms_alarm_that_cannot_be_read_any_more_ends_and_holds_up_no_other() -> None:
+async def test_alarms_unreadable_alarm_ends_and_blocks_no_other() -> None:
     store = MemoryStore()
     async with alarming(store) as conditions:
         report(conditions)
@@ -244,7 +244,7 @@ class OddStore(MemoryStore):
         return await super().transact(checks, writes)
 
 
-async def test_alarms_alarm_that_cannot_be_written_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_alarms_unwritable_alarm_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mao_shared.service.alarms.WRITE_BACKOFF", Backoff(0.01, 30.0))
     store = OddStore()
     async with alarming(store) as conditions:
