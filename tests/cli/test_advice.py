@@ -60,13 +60,16 @@ def reason_refused(words: list[str]) -> str | None:
 
     Options behind a placeholder are looked up as well, where the command is known by then.
     """
-    command = root()
-    for word in words:
+    command, rest = root(), iter(words)
+    for word in rest:
         commands = getattr(command, "commands", {})
         if word.startswith("-") and word != "-":
-            known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
-            if word.partition("=")[0] not in known:
+            name, value_follows = word.partition("=")[:2]
+            known = {option: parameter for parameter in command.params for option in parameter.opts}
+            if name not in known and name != "--help":
                 return f"{command.name} has no option {word}"
+            if name in known and not (value_follows or known[name].is_flag):
+                next(rest, None)
         elif commands and word in UNKNOWN:
             return None
         elif commands and word not in commands:
@@ -90,7 +93,7 @@ def sources() -> Iterator[Path]:
         "or run\n    maoctl tool get --url x",
     ],
 )
-def test_reason_refused_names_what_is_unknown(text: str) -> None:
+def test_reason_refused_unknown_command_or_option(text: str) -> None:
     assert [reason_refused(words) is not None for words in command_lines(text)] == [True]
 
 
@@ -100,10 +103,11 @@ def test_reason_refused_names_what_is_unknown(text: str) -> None:
         "Run 'maoctl doctor', or try again.",
         "maoctl {} get {} --not-known-before-it-is-filled-in",
         "maoctl runs logs {} -f --node=NODE; nothing else",
+        "maoctl -o json tool get",
         "maoctl dataset cat NAME a.b --ref main.",
     ],
 )
-def test_reason_refused_accepts_commands_and_options(text: str) -> None:
+def test_reason_refused_none_for_known_ones(text: str) -> None:
     assert [reason_refused(words) for words in command_lines(text)] == [None]
 
 
