@@ -164,7 +164,11 @@ def _say_warnings(dataset: str, rounds: list[evidence.RoundSummary]) -> None:
 
 def _say_no_rounds(dataset: str) -> None:
     say("no decided rounds yet")
-    say(f"next: maoctl vote status {dataset}" if dataset else "next: maoctl vote run --write ground-truth")
+    say(
+        f"next: maoctl vote status {dataset}"
+        if dataset
+        else "next: maoctl vote run --branches A,B,C --write ground-truth"
+    )
 
 
 @app.command(
@@ -303,7 +307,7 @@ def spikes(
         _say_no_rounds(dataset)
     if not found.metrics:
         say("no step that writes to the dataset has a control metric")
-        say("next: maoctl pipeline create … --metric")
+        say("next: declare one with --metric: maoctl pipeline create --help")
 
 
 def _source(
