@@ -74,7 +74,7 @@ def read_one(text: str) -> Any:
 # Records for `maoctl apply`
 
 _RECORD_FORM = (
-    "A record looks like: {kind: tool, name: crawler, author: A. Scientist, image: 'lab/crawler:1.4'}"
+    "Write a record like this: {kind: tool, name: crawler, author: A. Scientist, image: 'lab/crawler:1.4'}"
 )
 
 
@@ -120,7 +120,8 @@ def find_kind(record: dict[str, Any], kinds: Iterable[str]) -> str:
 # Vote definitions
 
 _DEFINITION_FORM = (
-    "A definition looks like: {quorum: UNTIL, quorum_percentage: 60, files: [{path: '*.csv', key: [id]}]}"
+    "Write a definition like this: "
+    "{quorum: UNTIL, quorum_percentage: 60, files: [{path: '*.csv', key: [id]}]}"
 )
 
 

@@ -71,7 +71,7 @@ def run_continues(run_id: str) -> Iterator[None]:
         raise CommandError(
             ExitCode.INTERRUPTED,
             f"No longer waiting; the run {run_id} continues.",
-            f"maoctl run wait {run_id}, or maoctl run cancel {run_id}",
+            f"Wait again: maoctl run wait {run_id} ; or cancel it: maoctl run cancel {run_id}",
         ) from None
 
 
@@ -127,7 +127,9 @@ def wait_for_run(session: CliSession, run_id: str, timeout: float | None = None)
 
 def limit_for_run(run_id: str, timeout: float | None) -> AbstractContextManager[None]:
     """Return the `time_limit` for waiting for a run; `timeout` in seconds."""
-    next_step = f"It continues: maoctl run wait {run_id}, or maoctl run cancel {run_id}"
+    next_step = (
+        f"The run continues. Wait again: maoctl run wait {run_id} ; or cancel it: maoctl run cancel {run_id}"
+    )
     return time_limit(timeout, f"The run {run_id} has not ended", next_step)
 
 
@@ -152,7 +154,9 @@ def check_succeeded(run: Run) -> None:
     detail = f"The run {run.id} {_ENDED_AS.get(run.phase, 'has not succeeded')}"
     error = run.error or next((step.error for step in run.steps if step.error), None)
     reason = error.detail if error else run.reason
-    next_step = (error and error.next) or f"maoctl run show {run.id}; maoctl run logs {run.id}"
+    next_step = (
+        error and error.next
+    ) or f"See its steps: maoctl run show {run.id} ; and its log: maoctl run logs {run.id}"
     raise CommandError(ExitCode.RUN_FAILED, f"{detail}: {reason}" if reason else f"{detail}.", next_step)
 
 
@@ -229,4 +233,4 @@ def check_none_failed(runs: list[Run]) -> None:
     failed = [run.id for run in runs if run.phase in (RunPhase.FAILED, RunPhase.LOST)]
     if failed:
         detail = f"{len(failed)} of {len(runs)} runs failed."
-        raise CommandError(ExitCode.RUN_FAILED, detail, f"maoctl run show {failed[0]}")
+        raise CommandError(ExitCode.RUN_FAILED, detail, f"See why: maoctl run show {failed[0]}")

@@ -35,6 +35,7 @@ class CheckoutOptions:
     owner: int | None = None
 
     def mode(self, executable: bool) -> int:
+        """Return the permission bits of a file."""
         writable = 0o555 if self.read_only else 0o755
         return writable if executable else writable & ~0o111
 

@@ -40,6 +40,8 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
+    """A commit of a log. `time`: by its committer's clock, in UTC."""
+
     commit: str
     parents: list[str]
     author: str
@@ -76,14 +78,14 @@ def resolve(repo: Repository, ref: str) -> str:
 
 
 def rev_parse(repo: Repository, text: str) -> str:
-    """The commit that git means by `text`: a branch, also of a remote, a tag, a commit's id, `main~2`.
+    """Return the commit that a revision names for git: a branch, a remote's branch, a tag, an id, `main~2`.
 
-    Raises NotFound, and InvalidInput for what is ambiguous or leads to no commit.
+    Raises NotFound, and InvalidInput for a text that is ambiguous or leads to no commit.
     """
     try:
         return str(repo.git.revparse_single(text).peel(pygit2.Commit).id)
     except (KeyError, pygit2.GitError, ValueError) as error:
-        # Too short a text could be the beginning of an id, which nobody meant.
+        # libgit2 takes a short text for the beginning of an id; here it is a name that does not exist.
         if isinstance(error, KeyError) or "too short" in str(error):
             raise NotFound(
                 f"The repository has no branch, tag or commit {text!r}.",
@@ -134,12 +136,12 @@ def list_log(repo: Repository, start: str, limit: int) -> tuple[list[LogEntry], 
     return entries, None
 
 
-def log_since(repo: Repository, start: str, known: str | None, most: int) -> Iterator[LogEntry]:
-    """Yield at most `most` commits that are reachable from `start` and not from `known`, newest first."""
+def log_since(repo: Repository, start: str, known: str | None, limit: int) -> Iterator[LogEntry]:
+    """Yield at most `limit` commits that are reachable from `start` and not from `known`, newest first."""
     walker = repo.git.walk(start, _NEWEST_FIRST)
     if known is not None and known in repo.git:
         walker.hide(known)
-    for _, commit in zip(range(most), walker, strict=False):
+    for _, commit in zip(range(limit), walker, strict=False):
         yield _log_entry(commit)
 
 

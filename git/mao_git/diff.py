@@ -24,6 +24,7 @@ class TreeDifference:
 
 
 def entry_name(entry: pygit2.Object, _inside: str) -> str:
+    """Return the name of an entry in its folder, unchecked."""
     return entry.name or ""
 
 

@@ -126,9 +126,10 @@ class CloneBroken(Unavailable):
 
     @classmethod
     def of(cls, dataset: str, why: str) -> CloneBroken:
+        """Return the error for the clone of a dataset on this node."""
         return cls(
             f"The clone of dataset {dataset!r} on this node is broken: {why}.",
-            next=f"It is set aside and cloned again automatically; see: maoctl dataset get {dataset}.",
+            next=f"It is set aside and cloned again automatically; see: maoctl dataset get {dataset}",
         )
 
 
@@ -220,5 +221,5 @@ def branch_busy(branch: str) -> Unavailable:
     return Unavailable(
         f"Another process moved the branch {branch} during an operation on it.",
         code="branch-busy",
-        next="It is tried again. Only one data manager may run on a node.",
+        next="It is retried automatically. Only one data manager may run on a node.",
     )

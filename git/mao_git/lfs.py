@@ -24,7 +24,7 @@ from .errors import ContentMissing, ObjectBroken, git_errors
 from .repository import Repository, tree_entry
 
 READ_SIZE = 1 << 20  # bytes
-POINTER_MIN, POINTER_MAX = 120, 200  # bytes; ours have about 130
+MIN_POINTER_SIZE, MAX_POINTER_SIZE = 120, 200  # bytes; ours have about 130
 ATTRIBUTES = ".gitattributes"
 MARK = ".mao/lfs"  # see `attributes`
 _POINTER = re.compile(
@@ -40,6 +40,7 @@ class LfsPointer:
     size: int
 
     def text(self) -> bytes:
+        """Return the content of the pointer file."""
         return (
             f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.oid}\nsize {self.size}\n".encode()
         )
@@ -47,13 +48,13 @@ class LfsPointer:
 
 def parse_pointer(data: bytes) -> LfsPointer | None:
     """Parse a pointer; None for any other content."""
-    match = _POINTER.fullmatch(data) if len(data) <= POINTER_MAX else None
+    match = _POINTER.fullmatch(data) if len(data) <= MAX_POINTER_SIZE else None
     return None if match is None else LfsPointer(match[1].decode(), int(match[2]))
 
 
 def may_be_pointer(size: int) -> bool:
     """True if a file of `size` bytes can be a pointer."""
-    return POINTER_MIN <= size <= POINTER_MAX
+    return MIN_POINTER_SIZE <= size <= MAX_POINTER_SIZE
 
 
 def uses_lfs(tree: pygit2.Tree) -> bool:
@@ -65,6 +66,7 @@ def uses_lfs(tree: pygit2.Tree) -> bool:
 
 
 def content_path(repo: Repository, oid: str) -> Path:
+    """Return where the content with this SHA-256 is stored, whether it is here or not."""
     return repo.path / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
 
 

@@ -33,8 +33,9 @@ _HALF_WRITTEN = (
     "lfs/tmp/mao-*",
 )
 _LOCKS = ("*.lock", "refs/**/*.lock", "objects/info/*.lock", "objects/pack/*.lock")
-LOOSE, PACKS = 2000, 30  # numbers of loose objects and small packs from which packing is worth it
-SMALL_PACK = 32 << 20  # bytes; larger ones are left alone
+MAX_LOOSE = 2000  # loose objects; a clone with more is packed
+MAX_SMALL_PACKS = 30  # a clone with more is packed, too
+SMALL_PACK_SIZE = 32 << 20  # bytes; larger packs are left alone
 
 
 def sweep(path: Path) -> list[Path]:
@@ -148,7 +149,7 @@ def needs_packing(repo: Repository) -> bool:
     """True if there are many loose objects (estimated from one of 256 folders, as by git) or small packs."""
     sample = repo.path / "objects" / "17"
     count = len(list(sample.iterdir())) if sample.is_dir() else 0
-    return count * 256 >= LOOSE or len(_small_packs(repo)) >= PACKS
+    return count * 256 >= MAX_LOOSE or len(_small_packs(repo)) >= MAX_SMALL_PACKS
 
 
 def pack(repo: Repository) -> int:
@@ -185,4 +186,4 @@ def _packs(repo: Repository) -> list[Path]:
 
 
 def _small_packs(repo: Repository) -> list[Path]:
-    return [path for path in _packs(repo) if path.stat().st_size <= SMALL_PACK]
+    return [path for path in _packs(repo) if path.stat().st_size <= SMALL_PACK_SIZE]

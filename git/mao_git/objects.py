@@ -28,7 +28,7 @@ from .errors import ContentMissing, ObjectBroken, git_errors
 from .repository import Repository
 
 READ_SIZE = 1 << 20  # bytes
-LARGE = 1 << 20  # bytes, packed or unpacked, above which a loose object is read in pieces
+LARGE_SIZE = 1 << 20  # bytes, packed or unpacked, above which a loose object is read in pieces
 _ZLIB_FACTOR = 1032  # the most that zlib can compress anything
 _INDEX_HEAD, _INDEX_TABLE, _ID_BYTES = 8, 256 * 4, 20  # bytes, of git's pack index version 2
 _FAN_OUT = re.compile(r"[0-9a-f]{2}")
@@ -166,7 +166,7 @@ def large_loose(repository: Path, oid: pygit2.Oid) -> Path | None:
 def is_large(loose: Path) -> bool:
     """True if a loose object has to be read in pieces, by its size on the disk or unpacked."""
     stored = loose.stat().st_size
-    return stored > LARGE or (stored > LARGE // _ZLIB_FACTOR and _declared_size(loose) > LARGE)
+    return stored > LARGE_SIZE or (stored > LARGE_SIZE // _ZLIB_FACTOR and _declared_size(loose) > LARGE_SIZE)
 
 
 def _inflated(path: Path) -> Iterator[bytes]:
@@ -242,6 +242,7 @@ def loose_objects(repository: Path) -> Iterator[Path]:
 
 
 def loose_id(path: Path) -> str:
+    """Return the id of the object that a loose object's file is named after."""
     return path.parent.name + path.name
 
 
@@ -256,6 +257,8 @@ class ObjectUnreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RawCommit:
+    """A commit as parsed by `RawObjects`. `raw`: its content without git's object header."""
+
     id: str
     tree: str
     parents: list[str]

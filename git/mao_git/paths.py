@@ -28,8 +28,8 @@ _GIT = frozenset({".git", "git~1"})
 IGNORED = dict.fromkeys([*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF])
 MAX_LINKS = 500_000  # of one tree; a small pack can expand to more
 _DRIVE = re.compile(r"[A-Za-z]:")
-_CACHED = 1 << 15  # folders that are known to have no links below
-_SHOWN = 200  # characters of a path in a message
+_MAX_CACHED = 1 << 15  # folders that are known to have no links below
+_MAX_SHOWN = 200  # characters of a path in a message
 
 
 def leads_out(path: str) -> bool:
@@ -143,14 +143,14 @@ def _lexical_escape(target: str, path: str, names: Names) -> str | None:
 
 
 @dataclass(eq=False, slots=True)
-class _Place:
+class _TreeNode:
     """A node of the tree; the top has no `parent`."""
 
-    parent: _Place | None
-    inside: dict[str, _Place] = field(default_factory=dict)
+    parent: _TreeNode | None
+    inside: dict[str, _TreeNode] = field(default_factory=dict)
     path: str | None = None  # of a link
     target: str = ""
-    answer: _Place | str | None = (
+    answer: _TreeNode | str | None = (
         None  # where a link leads, or why that is outside; None: not known, or a loop
     )
     state: int = 0  # of a link: 0 new, 1 being followed, 2 answered
@@ -161,8 +161,8 @@ class _Tree:
 
     def __init__(self, names: Names) -> None:
         self._names = names
-        self._top = _Place(None)
-        self._links: dict[str, _Place] = {}
+        self._top = _TreeNode(None)
+        self._links: dict[str, _TreeNode] = {}
 
     def add(self, path: str, target: str, answer: str | None = None) -> None:
         """Add a link; of several with the same name in this reading, the first counts for all.
@@ -171,7 +171,7 @@ class _Tree:
         """
         place = self._top
         for name in self._names(path):
-            place = place.inside.setdefault(name, _Place(place))
+            place = place.inside.setdefault(name, _TreeNode(place))
         if place.path is None and place is not self._top:
             place.path, place.target = path, target
             place.answer, place.state = answer, 0 if answer is None else 2
@@ -184,7 +184,7 @@ class _Tree:
             self._follow(link)
         return link.answer if isinstance(link.answer, str) else None
 
-    def _follow(self, first: _Place) -> None:
+    def _follow(self, first: _TreeNode) -> None:
         first.state = 1
         todo = [(first, first.parent, self._names(first.target)[::-1])]
         while todo:
@@ -195,11 +195,11 @@ class _Tree:
 
     def _walk(
         self,
-        link: _Place,
-        here: _Place | None,
+        link: _TreeNode,
+        here: _TreeNode | None,
         rest: list[str],
-        todo: list[tuple[_Place, _Place | None, list[str]]],
-    ) -> _Place | str | None:
+        todo: list[tuple[_TreeNode, _TreeNode | None, list[str]]],
+    ) -> _TreeNode | str | None:
         """Return the target of a link; `_FOLLOWS` if another link on the way has to be followed first."""
         while rest and here is not None:
             name = rest.pop()
@@ -210,7 +210,7 @@ class _Tree:
                     return f"which is outside the folder: it leads to {'/'.join(['..', *reversed(rest)])}"
                 here = here.parent
                 continue
-            there = here.inside.get(name) or _Place(here)
+            there = here.inside.get(name) or _TreeNode(here)
             if there.path is None:
                 here = there
             elif there.state == 0:
@@ -225,7 +225,7 @@ class _Tree:
         return here
 
 
-_FOLLOWS = _Place(None)
+_FOLLOWS = _TreeNode(None)
 
 # links of trees in a clone
 
@@ -266,7 +266,7 @@ def _collect(repo: Repository, tree: bytes, inside: str, depth: int, found: dict
             links = True
     if not links:
         _without_links[tree] = True
-        while len(_without_links) > _CACHED:
+        while len(_without_links) > _MAX_CACHED:
             _without_links.pop(next(iter(_without_links)), None)
     return links
 
@@ -296,7 +296,7 @@ def new_escaping_links(repo: Repository, tree: str, before: Sequence[str]) -> di
 
 def unsafe_name(path: str, why: str) -> InvalidInput:
     """Return the error for a tree with an unusable name; MAO publishes no such tree."""
-    name = printable(path if len(path) <= _SHOWN else path[:_SHOWN] + "…")
+    name = printable(path if len(path) <= _MAX_SHOWN else path[:_MAX_SHOWN] + "…")
     return InvalidInput(
         f"The dataset contains the name {name!r}, which {why}.",
         code="dataset-unsafe",

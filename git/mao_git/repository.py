@@ -52,7 +52,7 @@ class Repository:
                 raise NotFound(
                     f"This node has no clone of dataset {path.stem!r}.",
                     code="dataset-not-here",
-                    next="Enrol in a pipeline that uses it: maoctl pipeline init.",
+                    next="Enrol in a pipeline that uses it: maoctl pipeline enrol NAME",
                 ) from error
             for name in ("HEAD", "packed-refs"):  # git never leaves them empty; branches would be lost
                 with suppress(FileNotFoundError):
@@ -169,6 +169,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def libgit2_version() -> str:
+    """Return the version of the loaded libgit2, like 1.9.7."""
     return str(pygit2.LIBGIT2_VERSION)
 
 

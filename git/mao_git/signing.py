@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
 NAMESPACE = b"git"
-MIN_RSA = 2048  # bits
+MIN_RSA_BITS = 2048
 _HASH = b"sha512"
 _WIDTH = 70  # of the armor's lines
 _CURVE_HASHES: dict[str, hashes.HashAlgorithm] = {
@@ -71,7 +71,7 @@ def _load(path: Path) -> _Key:
         return key
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name in _CURVE_HASHES:
         return key
-    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= MIN_RSA:
+    if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= MIN_RSA_BITS:
         return key
     raise ValueError(f"the key {path} is too weak, or of a kind that git does not verify")
 

@@ -34,6 +34,7 @@ class Content:
 
     @classmethod
     def of(cls, data: bytes) -> Content:
+        """Return the content of a regular file."""
         return cls(lambda: BytesIO(data), len(data))
 
 

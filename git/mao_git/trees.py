@@ -28,6 +28,7 @@ class TreeEntry(NamedTuple):
 
     @property
     def is_file(self) -> bool:
+        """True for a regular file, not for a link or submodule."""
         return self.mode in (FileMode.BLOB, FileMode.BLOB_EXECUTABLE)
 
     @property
@@ -75,10 +76,10 @@ def read_blob(repo: Repository, blob: str) -> bytes:
     return b"".join(open_raw_blob(repo, pygit2.Oid(hex=blob)).pieces)
 
 
-def small_blob(repo: Repository, blob: str, most: int = 200) -> bytes:
-    """Return a blob of at most `most` bytes; empty for a larger one, which is not read."""
+def small_blob(repo: Repository, blob: str, max_size: int = 200) -> bytes:
+    """Return a blob of at most `max_size` bytes; empty for a larger one, which is not read."""
     found = repo.git[blob]
-    return found.data if isinstance(found, pygit2.Blob) and found.size <= most else b""
+    return found.data if isinstance(found, pygit2.Blob) and found.size <= max_size else b""
 
 
 def blob_size(repo: Repository, blob: str) -> int:
@@ -107,6 +108,7 @@ def tree_uses_lfs(repo: Repository, tree: str) -> bool:
 
 
 def to_tree_entry(found: pygit2.Object | None) -> TreeEntry | None:
+    """Return id and mode of an object that was found in a tree; None for None."""
     return None if found is None else TreeEntry(str(found.id), int(found.filemode))
 
 

@@ -254,9 +254,7 @@ def test_vote_status_reports_waiting_snapshots(maoctl: Maoctl, gateway: Remember
     assert "6 snapshots wait for the federation\n" in said
 
 
-def test_vote_status_warns_of_what_the_newest_round_is_unsure_of(
-    maoctl: Maoctl, gateway: RememberingGateway
-) -> None:
+def test_vote_status_warns_of_unsure_newest_round(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     at = "2026-01-31T12:00:00Z"
     decided: dict[str, Any] = {
         "dataset": "data",
@@ -280,7 +278,7 @@ def test_vote_status_warns_of_what_the_newest_round_is_unsure_of(
         assert "old" not in result.err
 
 
-def test_vote_list_warns_of_an_unsure_key_but_not_of_what_was_declared(maoctl: Maoctl, repo: Path) -> None:
+def test_vote_list_warns_of_unsure_key_but_not_of_ignored_field(maoctl: Maoctl, repo: Path) -> None:
     for name, (one, other) in {"a": ("foo", "bar"), "c": ("FOO", "Bar")}.items():
         git(repo, "switch", "-q", name)
         (repo / "d.csv").write_text(f"repo,n,pid\n{one},1,{name}\n{other},2,{name}\n")

@@ -104,7 +104,7 @@ async def test_alarms_alarm_is_raised_once_and_acknowledged_once(tmp_path: Path)
             await alarms.acknowledge("other", "", "")
 
 
-async def test_alarms_webhook_gets_the_alarm_with_a_signature_that_holds(tmp_path: Path) -> None:
+async def test_alarms_webhook_receives_valid_signature(tmp_path: Path) -> None:
     with receiving() as receiver:
         async with working(tmp_path) as world:
             secret = (await world.manager.webhooks.add(WebhookRequest(name="lab", url=receiver.url))).secret
@@ -122,7 +122,7 @@ async def test_alarms_webhook_gets_the_alarm_with_a_signature_that_holds(tmp_pat
             assert secret.encode() not in b"".join(e.value for e in (await world.store.list("/")).entries)
 
 
-async def test_alarms_what_was_not_taken_survives_a_restart_and_is_sent_again(tmp_path: Path) -> None:
+async def test_alarms_undelivered_alarm_is_resent_after_restart(tmp_path: Path) -> None:
     store = MemoryStore()
     with receiving() as receiver:
         receiver.answer = 500
@@ -170,7 +170,7 @@ def test_alarms_addresses_that_are_refused(url: str) -> None:
         WebhookRequest(name="lab", url=url)
 
 
-async def test_alarms_old_alarms_go_with_what_is_due_of_them(tmp_path: Path) -> None:
+async def test_alarms_retention_removes_their_deliveries(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.manager.webhooks.add(WebhookRequest(name="lab", url="http://127.0.0.1:9/"))
         alarms = world.manager.alarms
@@ -213,7 +213,7 @@ async def test_alarms_webhook_of_an_older_version_to_this_machine_fails_visibly(
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"half a ke", b"\xff\xfe\x00", b"A" * 43 + b"!\n"])
-async def test_alarms_webhook_with_a_torn_key_file_says_what_to_do(tmp_path: Path, content: bytes) -> None:
+async def test_alarms_truncated_webhook_key_names_next_step(tmp_path: Path, content: bytes) -> None:
     async with working(tmp_path) as world:
         await world.manager.webhooks.add(WebhookRequest(name="lab", url="http://127.0.0.1:9/"))
         key = tmp_path / "node" / "secret.key"
@@ -259,7 +259,7 @@ async def test_alarms_both_kinds_are_listed_page_by_page_each_once(tmp_path: Pat
 
 
 @pytest.mark.parametrize("cursor", ["x", "9.", "-1.a", "0", "1.not-a-cursor"])
-async def test_alarms_cursor_that_is_none_of_ours_is_refused(tmp_path: Path, cursor: str) -> None:
+async def test_alarms_foreign_cursor_is_refused(tmp_path: Path, cursor: str) -> None:
     async with working(tmp_path) as world:
         with pytest.raises(InvalidInput):
             await world.manager.alarms.list_(False, 10, cursor)
@@ -279,7 +279,7 @@ async def test_alarms_about_the_node_are_retained_and_delivered_like_all(tmp_pat
             assert (await world.manager.alarms.list_(False, 10, None)).items == []
 
 
-async def test_alarms_record_that_cannot_be_read_keeps_no_alarm_from_being_listed_or_retained(
+async def test_alarms_unreadable_record_blocks_neither_list_nor_retention(
     tmp_path: Path,
 ) -> None:
     async with working(tmp_path) as world:
@@ -290,7 +290,7 @@ async def test_alarms_record_that_cannot_be_read_keeps_no_alarm_from_being_liste
         assert await world.manager.alarms.retain(NOW + timedelta(days=1), 100) == 1
 
 
-def test_alarms_what_is_written_of_a_metric_has_no_field_that_the_version_before_does_not_know() -> None:
+def test_alarms_stored_metric_has_fields_of_previous_version_only() -> None:
     assert set(json.loads(dump(alarm()))) == {
         "id",
         "kind",

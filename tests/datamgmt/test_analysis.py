@@ -131,7 +131,7 @@ async def test_analysis_step_is_analysed_when_its_run_has_ended(tmp_path: Path, 
         assert await points_of(world) == [("run-1", 1.0), ("run-0", 1.0)]
 
 
-async def test_analysis_run_that_is_history_gets_its_values(tmp_path: Path, gate: Gate) -> None:
+async def test_analysis_archived_run_gets_values(tmp_path: Path, gate: Gate) -> None:
     async with working(tmp_path) as world:
         await world.whole(measured(world, 0), writes(a="1"))
         await world.finish("run-0")
@@ -214,7 +214,7 @@ async def test_analysis_killed_at_each_write_it_is_done_once(
         assert runs_on(world.master) == ["run-0"]
 
 
-async def test_analysis_node_that_shares_nothing_never_asks_about_rounds(
+async def test_analysis_unshared_node_never_queries_rounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked(*_: Any, **__: Any) -> Any:

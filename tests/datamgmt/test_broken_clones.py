@@ -192,7 +192,7 @@ async def with_outbox(tmp_path: Path, how: str) -> AsyncIterator[World]:
 
 
 @pytest.mark.parametrize("how", BREAKAGES)
-async def test_broken_clone_what_only_the_broken_clone_had_is_put_on_top(tmp_path: Path, how: str) -> None:
+async def test_broken_clone_unpushed_commits_are_replayed(tmp_path: Path, how: str) -> None:
     async with with_outbox(tmp_path, how) as world:
         await collect(world, 3)
         if how in LOST:
@@ -233,7 +233,7 @@ async def test_broken_clone_spoilt_commit_in_between_costs_only_itself(tmp_path:
         del BREAKAGES["older"]
 
 
-async def test_broken_clone_remote_that_others_pushed_to_meanwhile_is_followed(tmp_path: Path) -> None:
+async def test_broken_clone_follows_remote_changed_meanwhile(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await collect(world, 0)
         world.master.rename(tmp_path / "away")
@@ -251,7 +251,7 @@ async def test_broken_clone_remote_that_others_pushed_to_meanwhile_is_followed(t
         assert file_at(world.master, f"{NODE}:d/only-1") == "x"
 
 
-async def test_broken_clone_step_that_is_publishing_is_published_from_its_workspace(tmp_path: Path) -> None:
+async def test_broken_clone_publishing_step_is_published_from_workspace(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await collect(world, 0)
         await world.begin(run_of("run-1", step("collect", "data", world.master), after=1))
@@ -298,7 +298,7 @@ async def test_broken_clone_condition_stays_over_restarts_until_it_is_acknowledg
         assert condition(world) is None
 
 
-async def test_broken_clone_looking_at_a_dataset_finds_that_its_clone_is_broken(tmp_path: Path) -> None:
+async def test_broken_clone_found_by_browsing(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await collect(world, 0)
         spoil(NODE)(world.manager.context.data.clone("data"))

@@ -57,9 +57,7 @@ UNFIT: dict[str, tuple[Tool, str]] = {
 
 
 @pytest.mark.parametrize("case", UNFIT)
-async def test_publish_what_the_node_cannot_hold_is_refused_and_stops_nothing(
-    tmp_path: Path, case: str
-) -> None:
+async def test_publish_unfit_output_is_refused_and_blocks_nothing(tmp_path: Path, case: str) -> None:
     tool, words = UNFIT[case]
     async with working(tmp_path) as world:
         failed = await world.whole(run_of("run-0", step("collect", "data", world.master)), tool)
@@ -77,7 +75,7 @@ async def test_publish_what_the_node_cannot_hold_is_refused_and_stops_nothing(
 
 
 @pytest.mark.parametrize("letter", ["d", "ü"])
-async def test_publish_longest_path_that_is_published_can_be_laid_again(tmp_path: Path, letter: str) -> None:
+async def test_publish_longest_path_can_be_checked_out(tmp_path: Path, letter: str) -> None:
     def tool(workspace: Workspace) -> None:
         left = world.manager.context.limits.path - len("/f")
         folders = [letter * (100 // len(letter.encode()))] * (left // 101)
@@ -97,7 +95,7 @@ async def test_publish_longest_path_that_is_published_can_be_laid_again(tmp_path
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("tool", [no_way_in, secret_file])
-async def test_publish_what_the_node_may_not_read_is_refused(tmp_path: Path, tool: Tool) -> None:
+async def test_publish_unreadable_output_is_refused(tmp_path: Path, tool: Tool) -> None:
     tmp_path.chmod(0o777)
     for folder in (tmp_path, *tmp_path.parents):
         if folder.owner() == "root" and folder != Path("/"):
@@ -122,7 +120,7 @@ def shown(run: Run) -> bool:
     return run.steps[0].error is not None
 
 
-async def test_publishing_that_gets_nowhere_is_stuck_and_can_be_cancelled(tmp_path: Path) -> None:
+async def test_publish_without_progress_is_stuck_and_cancellable(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", 24 << 20) as small:
         async with working(tmp_path, data_dir=small / "node", min_free=0) as world:
             await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(old="0"))
@@ -151,7 +149,7 @@ async def test_publishing_that_gets_nowhere_is_stuck_and_can_be_cancelled(tmp_pa
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["at once", "while others are at work on the dataset"])
-async def test_publish_commit_that_is_made_is_not_undone_by_a_cancellation(
+async def test_publish_cancellation_keeps_the_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
     async with working(tmp_path) as world:
@@ -200,9 +198,7 @@ async def test_publish_cancelled_once_it_has_exited_publishes_nothing(tmp_path: 
 
 
 @pytest.mark.parametrize("phase", [StepPhase.PREPARING, StepPhase.PUBLISHING])
-async def test_publish_step_that_waits_for_its_dataset_can_be_cancelled(
-    tmp_path: Path, phase: StepPhase
-) -> None:
+async def test_publish_waiting_for_dataset_is_cancellable(tmp_path: Path, phase: StepPhase) -> None:
     """Hold the dataset's lock for long, as the push of a large file does."""
     async with working(tmp_path) as world:
         works, go, at_work = world.manager._executor, threading.Event(), threading.Event()

@@ -71,7 +71,7 @@ def test_clone_file_url(tmp_path: Path) -> None:
     assert git(remote, "rev-list", "--count", NODE) == "1"
 
 
-def test_clone_dataset_that_moved_is_followed_with_all_that_is_here(tmp_path: Path) -> None:
+def test_clone_moved_dataset_keeps_local_commits(tmp_path: Path) -> None:
     context = context_for(tmp_path)
     clones.ensure_clone(context, "data", str(bare_repository(tmp_path / "one.git")))
     for name in ("empty.git", "mirror.git"):
@@ -105,7 +105,7 @@ def test_clone_remote_with_a_work_tree_refuses_only_its_checked_out_branch(tmp_p
 
 
 @pytest.mark.parametrize("make", ["file", "folder"])
-def test_clone_what_is_no_repository(tmp_path: Path, make: str) -> None:
+def test_clone_of_no_repository_is_refused(tmp_path: Path, make: str) -> None:
     target = tmp_path / "x"
     target.mkdir() if make == "folder" else target.write_text("x")
     with pytest.raises(InvalidInput) as caught:
@@ -148,7 +148,7 @@ async def test_clone_workspaces_expire_but_never_those_of_active_runs(tmp_path: 
         await eventually(lambda: not data.run_workspaces("ended").exists())
 
 
-def test_clone_branch_that_cannot_follow_the_remote_is_told(tmp_path: Path) -> None:
+def test_clone_diverged_branch_is_reported(tmp_path: Path) -> None:
     one, two = (context_for(tmp_path, data_dir=tmp_path / name) for name in "ab")
     remote = bare_repository(tmp_path / "remote.git")
     for context, text in ((one, "1"), (two, "2")):
@@ -165,7 +165,7 @@ def test_clone_branch_that_cannot_follow_the_remote_is_told(tmp_path: Path) -> N
     assert caught.value.code == "branch-conflict"
 
 
-async def test_clone_run_that_begins_while_workspaces_are_listed_keeps_its_own(
+async def test_clone_cleanup_keeps_workspace_of_starting_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with working(tmp_path, keep_workspaces=0) as world:
@@ -201,7 +201,7 @@ def test_clone_way_out_of_other_data_deletes_no_branch_of_others(tmp_path: Path)
     assert clones.ensure_clone(context, "data", str(there)).url == str(there)
 
 
-async def test_clone_that_is_left_over_is_set_aside_and_nothing_is_lost(tmp_path: Path) -> None:
+async def test_clone_set_aside_keeps_everything(tmp_path: Path) -> None:
     other = bare_repository(tmp_path / "other.git")
     commit = git(other, "commit-tree", "-m", "x", git(other, "mktree", feed=""))
     git(other, "update-ref", "refs/heads/main", commit)
@@ -229,7 +229,7 @@ async def test_clone_that_is_left_over_is_set_aside_and_nothing_is_lost(tmp_path
         assert ended.phase is StepPhase.SUCCEEDED
 
 
-async def test_clone_that_an_enrolment_uses_is_not_set_aside(tmp_path: Path) -> None:
+async def test_clone_of_enrolment_is_not_set_aside(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         clones.ensure_clone(world.manager.context, "data", str(world.master))
         run = run_of("one", step("collect", "data", world.master))

@@ -12,7 +12,7 @@ from mao_datamgmt.git_executor import GitExecutor
 from .world import PATIENCE, working
 
 
-async def test_executor_people_who_read_for_long_do_not_hold_up_the_node() -> None:
+async def test_executor_long_queries_block_neither_reads_nor_writes() -> None:
     works, hold = GitExecutor(2), threading.Event()
     try:
         long = [asyncio.ensure_future(works.query(hold.wait, PATIENCE)) for _ in range(8)]
@@ -25,7 +25,7 @@ async def test_executor_people_who_read_for_long_do_not_hold_up_the_node() -> No
         works.close()
 
 
-async def test_executor_download_that_is_cut_off_closes_what_it_read(tmp_path: Path) -> None:
+async def test_executor_aborted_download_closes_its_reader(tmp_path: Path) -> None:
     asked, go, closed = threading.Event(), threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 

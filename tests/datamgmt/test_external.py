@@ -97,7 +97,7 @@ async def test_external_torn_file_holds_nothing_up_and_is_told(world: World) -> 
     assert world.manager.conditions.current() == []
 
 
-async def test_external_what_is_in_the_way_of_one_key_holds_up_no_other(tmp_path: Path) -> None:
+async def test_external_blocked_key_delays_no_other(tmp_path: Path) -> None:
     async with working(tmp_path, external_batch=3) as world:
         await declare(world.store, world.master, "data", KEY, "wind")
         await send(world, 0, "wind")
@@ -122,7 +122,7 @@ async def test_external_what_is_in_the_way_of_one_key_holds_up_no_other(tmp_path
         assert "is a file" in told.detail
 
 
-async def test_external_torn_file_of_a_dataset_without_other_values_is_told_after_a_restart(
+async def test_external_truncated_only_file_is_reported_after_restart(
     tmp_path: Path,
 ) -> None:
     torn(tmp_path / "node" / "inbox" / "data")
@@ -132,7 +132,7 @@ async def test_external_torn_file_of_a_dataset_without_other_values_is_told_afte
             assert [condition.subject for condition in world.manager.conditions.current()] == ["data"]
 
 
-async def test_external_what_no_waiting_commits_is_told(
+async def test_external_values_too_large_to_commit_are_reported(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commit, "MAX_PART_BYTES", 1)
@@ -149,7 +149,7 @@ async def test_external_what_no_waiting_commits_is_told(
 
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError("odd"), InvalidInput("no"), RecursionError()])
-async def test_external_trouble_of_values_that_were_taken_away_is_over(
+async def test_external_condition_ends_when_values_are_removed(
     world: World, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     def stumbles(*_: Any) -> None:
@@ -214,7 +214,7 @@ async def test_external_values_are_committed_in_one_batch_with_a_record_and_push
     )
 
 
-async def test_external_run_and_values_that_come_meanwhile_are_both_there(world: World) -> None:
+async def test_external_values_during_a_run_are_both_kept(world: World) -> None:
     run = run_of("run-1", step("collect", "data", world.master))
     await world.begin(run)
 
@@ -251,7 +251,7 @@ def _disk_fails(*_: Any) -> None:
     raise OSError("no space")
 
 
-async def test_external_dataset_that_cannot_be_cloned_keeps_its_values_and_says_why(tmp_path: Path) -> None:
+async def test_external_uncloneable_dataset_keeps_values_and_reason(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await declare(world.store, tmp_path / "absent.git")
         await send(world, 1)

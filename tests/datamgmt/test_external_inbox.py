@@ -36,7 +36,7 @@ def test_inbox_entry_is_a_line_of_json() -> None:
     ("value", "code"),
     [(float("nan"), "value-invalid"), ("\ud800", "value-invalid"), ("x" * 2000, "value-too-large")],
 )
-def test_inbox_value_that_cannot_be_kept_is_refused(value: Any, code: str) -> None:
+def test_inbox_unstorable_value_is_refused(value: Any, code: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         make_entry(KEY, value, NOON, "0", 1000)
     assert raised.value.code == code
@@ -100,7 +100,7 @@ KINDS = (
 )  # fmt: skip
 
 
-def test_inbox_sets_aside_what_is_no_entry(tmp_path: Path) -> None:
+def test_inbox_sets_aside_malformed_entries(tmp_path: Path) -> None:
     made = torn(tmp_path / "inbox" / "data")
     inbox = Inbox(tmp_path / "inbox", limit=100)
     assert inbox.oldest("data") is None  # a query moves nothing
@@ -116,7 +116,7 @@ def test_inbox_sets_aside_what_is_no_entry(tmp_path: Path) -> None:
     assert inbox.take("data", 1, 1 << 20) == [entry(2)]
 
 
-def test_inbox_sets_the_same_name_aside_twice_and_takes_what_is_put_back(tmp_path: Path) -> None:
+def test_inbox_sets_same_name_aside_twice_and_takes_returned_file(tmp_path: Path) -> None:
     folder = tmp_path / "inbox" / "data"
     inbox = Inbox(tmp_path / "inbox", limit=100)
     inbox.put("data", entry(1))
@@ -133,7 +133,7 @@ def test_inbox_sets_the_same_name_aside_twice_and_takes_what_is_put_back(tmp_pat
     assert inbox.take("data", 10, 1 << 20) == [entry(1)]
 
 
-def test_inbox_passes_over_what_cannot_even_be_set_aside(tmp_path: Path) -> None:
+def test_inbox_skips_entries_it_cannot_set_aside(tmp_path: Path) -> None:
     made = torn(tmp_path / "inbox" / "data")
     (tmp_path / "inbox" / "data" / ".aside").write_text("a file in the way")
     inbox = Inbox(tmp_path / "inbox", limit=100)

@@ -110,7 +110,7 @@ def test_external_write_refuses_what_json_cannot_hold(site: Site, value: str) ->
     assert site.waiting() == 0
 
 
-def test_external_write_with_an_idempotency_key_is_done_once_and_knows_spellings_apart(site: Site) -> None:
+def test_external_write_idempotency_key_compares_spellings(site: Site) -> None:
     key = {"idempotency-key": "one"}
     first = site.post('{"a": 1.10}', **key)
     again = site.post('{ "a":1.10 }', **key)

@@ -30,7 +30,7 @@ async def unpushed_in(world: World) -> list[Condition]:
     return conditions_of(world, "unpushed")
 
 
-async def test_health_commits_that_wait_too_long_are_a_condition_until_they_are_pushed(
+async def test_health_overdue_commits_are_a_condition_until_pushed(
     tmp_path: Path,
 ) -> None:
     async with working(tmp_path, outbox_alarm=0, push_retry=3600) as world:
@@ -97,7 +97,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @needs_mount
-async def test_health_disk_that_fills_is_told_at_each_threshold_and_when_it_has_room(
+async def test_health_disk_reports_each_threshold_and_recovery(
     small_disk: Path,
 ) -> None:
     async with working(small_disk, min_free=16 * MIB) as world:

@@ -25,7 +25,7 @@ from .world import BEGIN, NODE, push_as_stranger, run_of, step, working, writes
 ENDLESS = "[" * 20_000
 
 
-async def test_hostile_output_line_that_json_cannot_read_does_not_stop_external_data(tmp_path: Path) -> None:
+async def test_hostile_output_invalid_json_line_does_not_stop_external_data(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.store.create(
             "/mao/registry/datasets/data",
@@ -42,9 +42,7 @@ async def test_hostile_output_line_that_json_cannot_read_does_not_stop_external_
 
 
 @pytest.mark.parametrize("forged", ["../../elsewhere", "..", "../logs", "a/../../b", "-v", "x" * 201, "a b"])
-async def test_hostile_output_run_whose_id_is_no_plain_name_gets_no_folder(
-    forged: str, tmp_path: Path
-) -> None:
+async def test_hostile_output_run_id_with_path_gets_no_folder(forged: str, tmp_path: Path) -> None:
     """A run's id names folders that this process creates and deletes."""
     async with working(tmp_path) as world:
         document = run_of("run-0", step("collect", "forged", world.master)).model_dump(mode="json")
@@ -65,7 +63,7 @@ def test_hostile_output_value_is_found_in_an_older_part_of_its_day() -> None:
     assert append_to_day("external/t", day, parts, [entry], read.__getitem__) is None
 
 
-def test_hostile_output_id_inside_anothers_value_is_not_taken_for_the_value_itself() -> None:
+def test_hostile_output_id_inside_another_value_is_ignored() -> None:
     entry = make_entry("t", 1, BEGIN, "00000000", 1000)
     other = make_entry("t", entry.id, BEGIN, "11111111", 1000)
     added = append_to_day(
@@ -85,12 +83,12 @@ def test_hostile_output_columns_behind_a_line_break_in_the_heading_are_refused()
         load(('"a\n"' + "," * 100_000 + "\n").encode(), RecordFormat.CSV)
 
 
-def test_hostile_output_what_unpacks_to_much_is_read_in_pieces(tmp_path: Path) -> None:
+def test_hostile_output_compressed_blob_is_read_in_chunks(tmp_path: Path) -> None:
     mao_git.init_bare(tmp_path / "r.git")
     data = bytes(8 << 20)
     oid = git(tmp_path / "r.git", "hash-object", "-w", "--stdin", feed="\0" * len(data))
     loose = tmp_path / "r.git" / "objects" / oid[:2] / oid[2:]
-    assert loose.stat().st_size < objects.LARGE
+    assert loose.stat().st_size < objects.LARGE_SIZE
     assert objects.is_large(loose)
     sizes = [len(piece) for piece in objects._inflated(loose)]
     assert sum(sizes) == len(data)
@@ -117,7 +115,7 @@ async def test_hostile_output_pointer_of_no_lfs_dataset_cannot_block_it(tmp_path
         assert again.phase is StepPhase.SUCCEEDED, again.error
 
 
-async def test_hostile_output_commit_that_names_folders_above_is_no_evidence(tmp_path: Path) -> None:
+async def test_hostile_output_evidence_with_parent_paths_is_ignored(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="1"))
         message = git(world.master, "log", "-1", "--format=%B", NODE).replace("collect", "x/../../evil")

@@ -21,9 +21,7 @@ from .world import context_for
 
 
 @pytest.mark.parametrize("key", ["newtest/file7", "newtest", "newtest/a/b/c", "/newtest/x.y_z"])
-async def test_external_key_keys_with_slashes_are_folders_of_the_dataset_that_declares_their_first_part(
-    tmp_path: Path, key: str
-) -> None:
+async def test_external_key_with_slashes_belongs_to_dataset_of_first_part(tmp_path: Path, key: str) -> None:
     declared = Dataset(name="data", master=str(bare_repository(tmp_path / "m.git")), external=["newtest"])
     assert (
         declaring_dataset(ExternalWrite(key=key, value=1).key, [Dataset(name="x", master="/x"), declared])
@@ -44,12 +42,12 @@ async def test_external_key_keys_with_slashes_are_folders_of_the_dataset_that_de
         *("/".join("abcdefghi"), "a/" + "x" * 64, "a/-", "//a"),
     ],
 )
-def test_external_key_keys_that_lead_nowhere_are_refused(key: str) -> None:
+def test_external_key_invalid_path_is_refused(key: str) -> None:
     with pytest.raises(ValidationError):
         ExternalWrite(key=key, value=1)
 
 
-def test_external_key_key_below_one_that_nobody_declares_is_refused_with_what_to_declare() -> None:
+def test_external_key_below_undeclared_key_names_the_declaration() -> None:
     with pytest.raises(NotFound, match="'newtest', below which 'newtest/file7' is") as caught:
         declaring_dataset("newtest/file7", [Dataset(name="data", master="/d", external=["other"])])
     assert caught.value.next == "Declare it on one: maoctl dataset external DATASET --key newtest"

@@ -46,7 +46,7 @@ async def test_late_push_remote_away_and_back(tmp_path: Path) -> None:
         assert world.metric("mao_datamgmt_disk_free_bytes")
 
 
-async def test_late_push_run_that_ended_says_when_its_commit_was_pushed_after_all(tmp_path: Path) -> None:
+async def test_late_push_ended_run_records_the_push_time(tmp_path: Path) -> None:
     """The next run pushes the commit, which was replayed and has a new id."""
     store = MemoryStore()
     away = tmp_path / "away.git"
@@ -67,7 +67,7 @@ async def test_late_push_run_that_ended_says_when_its_commit_was_pushed_after_al
         git(world.master, "merge-base", "--is-ancestor", str(told.ground_truth), "ground-truth")
 
 
-async def test_late_push_what_was_not_pushed_is_pushed_after_a_restart(tmp_path: Path) -> None:
+async def test_late_push_continues_after_restart(tmp_path: Path) -> None:
     store = MemoryStore()
     away = tmp_path / "away.git"
     async with working(tmp_path, store, push_retry=3600) as world:
@@ -96,7 +96,7 @@ async def test_late_push_killed_between_a_late_push_and_its_note(tmp_path: Path)
         assert (await world.until("run-0", lambda run: run.steps[0].pushed)).steps[0].waiting is None
 
 
-async def test_late_push_second_step_reads_ground_truth_that_is_only_here(tmp_path: Path) -> None:
+async def test_late_push_second_step_reads_unpushed_ground_truth(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         world.master.rename(tmp_path / "away.git")

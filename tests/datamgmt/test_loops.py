@@ -90,14 +90,14 @@ LOOPS: dict[str, Callable[[DataManager], tuple[object, str, Any, Callable[[], ob
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_loop_goes_on_after_what_an_item_raised(
+async def test_loop_continues_after_failed_item(
     manager: DataManager, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
     part, method, run, poke = LOOPS[loop](manager)
     assert loop in await check_loop_survives(part, method, run, manager.conditions, poke=poke)
 
 
-async def test_loop_webhooks_one_delivery_that_raises_keeps_no_other(manager: DataManager) -> None:
+async def test_loop_webhooks_failed_delivery_blocks_no_other(manager: DataManager) -> None:
     tried: list[str] = []
 
     async def deliver(name: str) -> None:
@@ -116,7 +116,7 @@ async def test_loop_webhooks_one_delivery_that_raises_keeps_no_other(manager: Da
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_loop_steps_one_run_that_raises_keeps_no_other_from_its_end(tmp_path: Path) -> None:
+async def test_loop_steps_failed_run_blocks_no_other(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         plain = world.manager._steps.reconcile
 
@@ -131,7 +131,7 @@ async def test_loop_steps_one_run_that_raises_keeps_no_other_from_its_end(tmp_pa
         assert "runs/bad" in [condition.subject for condition in world.manager.conditions.current()]
 
 
-async def test_loop_retention_one_dataset_that_raises_keeps_no_other(
+async def test_loop_retention_failed_dataset_blocks_no_other(
     manager: DataManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tidied: list[str] = []
@@ -195,9 +195,7 @@ async def test_loop_unreadable_record_is_shown_beside_the_others(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_loop_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(
-    tmp_path: Path, kind: str
-) -> None:
+async def test_loop_unreadable_run_or_enrolment_blocks_no_other(tmp_path: Path, kind: str) -> None:
     store = MemoryStore()
     async with working(tmp_path, store) as world:
         bad = await world.begin(run_of("bad", step("collect", "other", world.master)))
@@ -216,9 +214,7 @@ async def test_loop_unreadable_run_or_enrolment_keeps_no_other_run_from_its_end(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_loop_unreadable_note_about_a_dataset_fails_no_run_that_writes_to_it(
-    tmp_path: Path, kind: str
-) -> None:
+async def test_loop_unreadable_dataset_note_fails_no_run(tmp_path: Path, kind: str) -> None:
     store = MemoryStore()
     noted = dump(SharedDataset(dataset="data"))
     bad = corrupt(noted, kind, key_field=None)

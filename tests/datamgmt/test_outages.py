@@ -222,7 +222,7 @@ async def test_outage_conflict_with_a_stranger_fails_and_keeps_the_output(tmp_pa
         assert runs_on(world.master, "ground-truth") == ["run-2", "run-0"]
 
 
-async def test_outage_earlier_commits_that_conflict_are_kept_and_shown(tmp_path: Path) -> None:
+async def test_outage_conflicting_commits_are_kept_and_shown(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         away = world.master.rename(tmp_path / "away.git")
@@ -246,7 +246,7 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-async def test_outage_remote_that_hangs_keeps_only_its_own_dataset_busy(tmp_path: Path) -> None:
+async def test_outage_hanging_remote_blocks_only_its_dataset(tmp_path: Path) -> None:
     with silent_server() as port:
         async with working(tmp_path, remote_silence_timeout=1, remote_connect_timeout=1) as world:
             hanging = f"ssh://git@127.0.0.1:{port}/srv/x.git"
@@ -259,7 +259,7 @@ async def test_outage_remote_that_hangs_keeps_only_its_own_dataset_busy(tmp_path
             assert (failed.error.code, failed.error.fault) == ("remote-unavailable", "infrastructure")
 
 
-async def test_outage_workspace_that_vanished_is_told(tmp_path: Path) -> None:
+async def test_outage_vanished_workspace_is_reported(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
 
         def tool(workspace: Workspace) -> None:
@@ -283,7 +283,7 @@ async def test_outage_lost_seal_only_costs_time(tmp_path: Path) -> None:
         assert git(world.master, "ls-tree", "--name-only", NODE).split() == ["b"]
 
 
-async def test_outage_ground_truth_agreed_elsewhere_replaces_what_was_here_alone(tmp_path: Path) -> None:
+async def test_outage_agreed_ground_truth_replaces_local_one(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(run_of("run-0", step("collect", "data", world.master)), writes(a="0"))
         away = world.master.rename(tmp_path / "away.git")
@@ -317,7 +317,7 @@ async def test_outage_broken_objects_are_shown_on_the_step_and_tried_again(
         assert (await world.phase("run-0", StepPhase.SUCCEEDED)).waiting is None
 
 
-async def test_outage_what_cannot_be_removed_or_opened_stops_nobody(
+async def test_outage_unremovable_workspace_blocks_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: Path) -> None:

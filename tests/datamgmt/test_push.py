@@ -20,7 +20,7 @@ from .world import NODE, World, run_of, runs_on, step, working, writes
 RUNS = 20
 
 
-async def test_push_remote_away_for_twenty_runs_gets_all_of_them_in_order_and_none_twice(
+async def test_push_twenty_runs_after_remote_outage_in_order_and_once(
     tmp_path: Path,
 ) -> None:
     store = MemoryStore()
@@ -69,7 +69,7 @@ async def test_push_refusal_is_told_as_one_and_tried_again_when_asked(tmp_path: 
         assert runs_on(world.master, NODE) == ["run-1", "run-0"]
 
 
-async def test_push_remote_that_was_away_for_a_step_that_published_nothing_is_looked_at_again(
+async def test_push_rechecks_remote_after_step_without_output(
     tmp_path: Path,
 ) -> None:
     """Check the input's remote, which is never pushed to, and the output's after a failed tool."""
@@ -100,7 +100,7 @@ def remotes_told(world: World) -> list[str]:
     ("number", "code"),
     [(errno.ENOSPC, "disk-full"), (errno.EDQUOT, "disk-full"), (errno.EROFS, "disk-trouble")],
 )
-async def test_push_trouble_of_the_own_disk_while_pushing_is_no_fault_of_mao_or_the_remote(
+async def test_push_local_disk_error_is_attributed_to_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: str
 ) -> None:
     def fails(*_: object, **__: object) -> None:
@@ -130,7 +130,7 @@ def test_push_pauses_grow_up_to_a_limit_and_are_spread(chance: float) -> None:
 
 
 @pytest.mark.sshd
-async def test_push_server_that_is_down_for_twenty_runs_gets_all_of_them_in_order(tmp_path: Path) -> None:
+async def test_push_twenty_runs_in_order_after_outage(tmp_path: Path) -> None:
     server = prepare(tmp_path / "sshd")
     ids = [f"run-{number:02}" for number in range(RUNS + 1)]
     async with working(tmp_path, push_retry=3600, ssh_dir=server.key_dir) as world:

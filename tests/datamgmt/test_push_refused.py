@@ -129,7 +129,7 @@ def test_push_refused_ground_truth_waits_where_own_branch_is_refused(
 
 @BOTH
 @pytest.mark.parametrize("below", ["x", "deep/er/x"])
-def test_push_refused_branch_below_the_nodes_is_named_with_the_way_out(
+def test_push_refused_names_branch_below_the_nodes_one(
     at: tuple[Context, str], remote: Path, below: str
 ) -> None:
     context, url = at
@@ -144,7 +144,7 @@ def test_push_refused_branch_below_the_nodes_is_named_with_the_way_out(
     assert push_one(context).pushed
 
 
-def test_push_refused_branch_with_a_name_for_a_shell_is_quoted_in_the_way_out() -> None:
+def test_push_refused_next_step_quotes_branch_names() -> None:
     """Anyone with push access chooses the branch's name, which is part of a suggested command."""
     advice = mao_git.branch_name_taken("/r.git", NODE, [f"{NODE}/x;$(reboot)'"]).next or ""
     words = shlex.split(advice.partition(": ")[2].partition(" . ")[0], comments=False)
@@ -159,7 +159,7 @@ def test_push_refused_branch_with_a_name_for_a_shell_is_quoted_in_the_way_out() 
 
 @BOTH
 @pytest.mark.parametrize(("before", "after"), [("x", "x/y"), ("x/y", "x"), ("x/y/z", "x/y"), ("x", "x/y/z")])
-def test_push_refused_branch_that_became_a_folder_of_branches_or_back_is_fetched(
+def test_push_refused_fetches_branch_and_folder_of_same_name(
     at: tuple[Context, str], remote: Path, before: str, after: str
 ) -> None:
     context, url = at
@@ -174,9 +174,7 @@ def test_push_refused_branch_that_became_a_folder_of_branches_or_back_is_fetched
 
 
 @BOTH
-def test_push_refused_round_names_what_is_in_the_way_of_ground_truth(
-    at: tuple[Context, str], remote: Path
-) -> None:
+def test_push_refused_round_names_the_obstacle(at: tuple[Context, str], remote: Path) -> None:
     context, url = at
     clones.ensure_clone(context, "data", url)
     commit(context, "a")
@@ -211,7 +209,7 @@ WHOLE: dict[str, tuple[Spoil, str, str]] = {
 
 @OVER_SSH
 @pytest.mark.parametrize("why", WHOLE)
-def test_push_refused_what_the_server_does_not_take_is_told_in_its_words_with_the_way_out(
+def test_push_refused_error_has_server_message_and_next_step(
     at: tuple[Context, str], remote: Path, why: str
 ) -> None:
     context, url = at
@@ -237,9 +235,7 @@ def test_push_refused_checked_out_branch_of_a_folder_is_refused(tmp_path: Path, 
     assert "bare repository" in (failure.next or "")
 
 
-def test_push_refused_ground_truth_that_is_closed_to_us_holds_own_branch_not_back(
-    tmp_path: Path, remote: Path
-) -> None:
+def test_push_refused_protected_ground_truth_does_not_block_own_branch(tmp_path: Path, remote: Path) -> None:
     """On a local remote, where no hook runs, a stale lock blocks ground truth."""
     context = context_for(tmp_path)
     clones.ensure_clone(context, "data", str(remote))
@@ -266,7 +262,7 @@ def test_push_refused_in_the_way(name: str, others: list[str], found: list[str])
     assert mao_git.conflicting_branches(name, others) == found
 
 
-def test_push_refused_server_that_takes_no_notice_of_case_is_named(tmp_path: Path, remote: Path) -> None:
+def test_push_refused_case_insensitive_server_is_named(tmp_path: Path, remote: Path) -> None:
     assert mao_git.case_variants("node-1", ["Node-1", "node-1", "node-11"]) == ["Node-1"]
     context = context_for(tmp_path)
     make_branch(remote, "Ground-Truth")

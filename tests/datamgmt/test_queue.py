@@ -56,7 +56,7 @@ def test_wait_queue_round_wakes_those_of_its_tick(waits: Woken) -> None:
     assert waits.taken() == []
 
 
-def test_wait_queue_run_wakes_none_that_wait_for_rounds(waits: Woken) -> None:
+def test_wait_queue_ended_run_wakes_no_waiter_for_rounds(waits: Woken) -> None:
     many_wait(waits)
     waits.taken()
     for number in range(MANY):
@@ -78,7 +78,7 @@ def test_wait_queue_run_wakes_the_first_in_line_for_each_dataset(waits: Woken) -
     assert waits.taken() == ["else", "r000"]
 
 
-def test_wait_queue_first_in_a_line_that_leaves_it_lets_the_next_one_know(waits: Woken) -> None:
+def test_wait_queue_cancelled_first_wakes_the_next(waits: Woken) -> None:
     """The next one is woken even if the first was cancelled, after which nothing else changes."""
     for number in range(3):
         waits.wait_for_dataset(f"r{number}", "data", (True, BEGIN + number * HOUR, f"r{number}"))
@@ -92,7 +92,7 @@ def test_wait_queue_first_in_a_line_that_leaves_it_lets_the_next_one_know(waits:
     assert waits.taken() == []
 
 
-def test_wait_queue_who_is_held_back_lets_the_line_behind_it_pass_once(waits: Woken) -> None:
+def test_wait_queue_held_run_lets_the_next_pass_once(waits: Woken) -> None:
     waits.wait_for_dataset("younger", "data", (True, BEGIN, "younger"))
     waits.wait_for_round("older", "in", BEGIN)
     assert waits.taken() == ["younger"]
@@ -101,7 +101,7 @@ def test_wait_queue_who_is_held_back_lets_the_line_behind_it_pass_once(waits: Wo
     assert waits.held_back() == {"older"}
 
 
-def test_wait_queue_who_waits_behind_an_earlier_tick_is_woken_by_it_alone(waits: Woken) -> None:
+def test_wait_queue_later_tick_is_woken_by_the_earlier_only(waits: Woken) -> None:
     for number in range(1, MANY):
         waits.wait_behind(f"r{number}", f"r{number - 1}")
     waits.taken()
@@ -110,14 +110,14 @@ def test_wait_queue_who_waits_behind_an_earlier_tick_is_woken_by_it_alone(waits:
     assert len(waits.held_back()) == MANY - 1
 
 
-def test_wait_queue_room_on_the_disk_is_for_all(waits: Woken) -> None:
+def test_wait_queue_freed_disk_wakes_all(waits: Woken) -> None:
     waits.wait_for_space("a")
     waits.wait_for_space("b")
     waits.run_changed("somebody")
     assert waits.taken() == ["a", "b"]
 
 
-def test_wait_queue_who_takes_part_concerns_all_rounds_of_the_dataset(waits: Woken) -> None:
+def test_wait_queue_participation_wakes_all_rounds_of_the_dataset(waits: Woken) -> None:
     waits.wait_for_round("a", "data", BEGIN)
     waits.wait_for_round("b", "data", BEGIN + HOUR)
     waits.wait_for_round("c", "else", BEGIN)

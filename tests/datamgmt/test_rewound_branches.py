@@ -79,7 +79,7 @@ def set_back(remote: Path, branch: str, commits: int) -> str:
 @pytest.mark.parametrize("commits", [1, 3])
 @pytest.mark.parametrize("how", ["replay", "merge"])
 @pytest.mark.parametrize("unpushed", [False, True])
-def test_rewound_branch_lost_commits_are_brought_back_as_they_were(
+def test_rewound_branch_restores_lost_commits_unchanged(
     context: Context, remote: Path, how: Strategy, commits: int, unpushed: bool
 ) -> None:
     for branch in ("ground-truth", NODE):
@@ -117,7 +117,7 @@ def backup_and_a_stranger(remote: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [begun_anew, backup_and_a_stranger])
-def test_rewound_branch_what_does_not_fit_without_the_lost_commits_is_replayed_with_them(
+def test_rewound_branch_replays_dependent_commit_with_the_lost_ones(
     context: Context, remote: Path, spoil: Callable[[Path], None]
 ) -> None:
     """An unpushed commit changes a file that the remote has lost."""
@@ -136,9 +136,7 @@ def test_rewound_branch_what_does_not_fit_without_the_lost_commits_is_replayed_w
 
 
 @pytest.mark.parametrize("how", ["branches removed", "made anew and empty"])
-def test_rewound_branch_what_is_gone_as_a_whole_is_pushed_again(
-    context: Context, remote: Path, how: str
-) -> None:
+def test_rewound_branch_pushes_deleted_branch_again(context: Context, remote: Path, how: str) -> None:
     ours = clone_of(context).tip(NODE)
     if how == "branches removed":
         for branch in ("ground-truth", NODE):
@@ -156,9 +154,7 @@ def test_rewound_branch_what_is_gone_as_a_whole_is_pushed_again(
     assert clone_of(context).rewound_branches() == []
 
 
-def test_rewound_branch_ground_truth_that_was_voted_is_put_back_by_replay(
-    context: Context, remote: Path
-) -> None:
+def test_rewound_branch_replay_restores_voted_ground_truth(context: Context, remote: Path) -> None:
     """Rewind ground truth only, on a node that does not decide alone."""
     lost = set_back(remote, "ground-truth", 2)
     clone_of(context).fetch(context.access)
@@ -169,9 +165,7 @@ def test_rewound_branch_ground_truth_that_was_voted_is_put_back_by_replay(
     assert git(remote, "rev-parse", "ground-truth") == lost
 
 
-def test_rewound_branch_branch_that_is_no_nodes_may_go_where_it_likes(
-    tmp_path: Path, context: Context, remote: Path
-) -> None:
+def test_rewound_branch_ignores_branches_of_no_node(tmp_path: Path, context: Context, remote: Path) -> None:
     git(remote, "update-ref", "refs/heads/main", f"{NODE}~1")
     first = git(remote, "commit-tree", git(remote, "mktree", feed=""), "-m", "first")
     git(remote, "update-ref", "refs/heads/main", first)
@@ -201,7 +195,7 @@ async def look(world: World) -> dict[str, Condition]:
 
 @pytest.mark.parametrize("branch", [OTHER, "ground-truth"])
 @pytest.mark.parametrize("how", ["set back", "rewritten", "removed"])
-async def test_rewound_branch_another_node_tells_and_keeps_what_was_there(
+async def test_rewound_branch_of_another_node_is_reported_and_kept(
     tmp_path: Path, branch: str, how: str
 ) -> None:
     async with working(tmp_path) as world:
@@ -231,7 +225,7 @@ async def test_rewound_branch_another_node_tells_and_keeps_what_was_there(
         assert await look(world) == {}
 
 
-async def test_rewound_branch_it_is_noticed_by_the_next_run_and_told_no_more_once_acknowledged(
+async def test_rewound_branch_reported_by_next_run_until_acknowledged(
     tmp_path: Path,
 ) -> None:
     async with working(tmp_path) as world:
@@ -255,7 +249,7 @@ async def test_rewound_branch_it_is_noticed_by_the_next_run_and_told_no_more_onc
             await world.manager.acknowledge("data")
 
 
-async def test_rewound_branch_it_is_told_again_after_a_restart(tmp_path: Path) -> None:
+async def test_rewound_branch_reported_again_after_restart(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         for number in range(2):
             run = run_of(f"run-{number}", step("collect", "data", world.master), after=number)

@@ -251,7 +251,7 @@ async def test_run_first_run_by_hand_reads_what_its_own_step_has_written(
         assert ready.spec.input == run.steps[1].spec.input  # the one that the operator agreed to
 
 
-async def test_run_first_step_that_writes_nothing_leaves_the_second_an_empty_input(tmp_path: Path) -> None:
+async def test_run_empty_first_step_gives_the_second_empty_input(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await two_steps(world, tmp_path, allow_empty=True)
         await world.run_tool("run-1", writes())

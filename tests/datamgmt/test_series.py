@@ -91,7 +91,7 @@ async def test_series_spike_is_an_alarm_and_the_run_succeeds_all_the_same(tmp_pa
         ]
 
 
-async def test_series_what_cannot_be_read_is_an_alarm_and_no_more(tmp_path: Path) -> None:
+async def test_series_unreadable_file_raises_alarm_only(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await world.whole(watched(world, "run-1", 0, METRICS), writes(**summary(7, "other\n1\n"), more="1"))
         done = await world.analysed("run-1")

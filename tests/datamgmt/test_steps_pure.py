@@ -77,7 +77,7 @@ def test_steps_observation_goes_before_steps_that_read_ground_truth() -> None:
     assert blocked_by(waiting, {}, waiting[1], 0) == "dataset data is in use by run r0"
 
 
-def test_steps_who_waits_for_round_stands_in_nobodys_way() -> None:
+def test_steps_waiting_for_round_blocks_no_other() -> None:
     older, younger = reader("r0", 0), reader("r1", 1, pipeline="other")
     assert blocked_by([older, younger], {}, younger, 0) == "dataset data is in use by run r0"
     assert blocked_by([older, younger], {}, younger, 0, {"r0"}) is None
@@ -94,7 +94,7 @@ def test_steps_are_done_in_order_of_ticks() -> None:
     assert earlier_tick(runs, runs[3], 0, set()) is None
 
 
-def test_steps_who_goes_after_earlier_tick_says_what_that_one_waits_for() -> None:
+def test_steps_later_tick_names_reason_of_the_earlier() -> None:
     """The reason passes along the whole chain; the time limit keeps `step-stuck` from firing."""
     why = "waits for round x of its input, until 2026-01-31T13:00:00Z at most"
     first = reader("r0", 0)

@@ -54,7 +54,7 @@ async def test_worktree_files_that_stay_are_not_written_again(tmp_path: Path) ->
         assert content(folder) == {"a": "1", "d/b": "2"}
 
 
-async def test_worktree_what_others_pushed_is_laid(tmp_path: Path) -> None:
+async def test_worktree_checks_out_commits_of_others(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         await publish(world, 1, writes(a="1", d__b="2", d__c="3", e__x__f="4"))
         push_as_stranger(tmp_path, world.master, NODE, a="changed", new="n")
@@ -100,7 +100,7 @@ async def test_worktree_only_content_passes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["changed", "added", "removed", "no seal", "no note", "a link for a folder"])
-async def test_worktree_kept_folder_that_somebody_touched_is_laid_whole(tmp_path: Path, harm: str) -> None:
+async def test_worktree_modified_kept_folder_is_checked_out_again(tmp_path: Path, harm: str) -> None:
     async with working(tmp_path) as world:
         await publish(world, 1, writes(a="1", d__b="2"))
         kept = world.manager.context.data.worktree("data")

@@ -140,9 +140,7 @@ def test_agreement_run_that_is_as_agreed_runs_whoever_wrote_it(node: NativeNode,
     assert node.wait_run(forge_run(node, names.tool, lambda run: run))["phase"] == RunPhase.SUCCEEDED
 
 
-def test_agreement_enrolment_written_into_etcd_runs_only_once_it_is_approved_as_registered(
-    node: NativeNode, names: Names
-) -> None:
+def test_agreement_enrolment_forged_in_etcd_runs_only_after_approval(node: NativeNode, names: Names) -> None:
     forge_enrolment(node, names.tool, privileges=Privileges(user="root"), command=["sh", "-c", "id"])
     run = main_job.run_once(node, names)
     assert (run["phase"], run["error"]["code"]) == ("failed", "not-agreed")
@@ -152,9 +150,7 @@ def test_agreement_enrolment_written_into_etcd_runs_only_once_it_is_approved_as_
     assert run["steps"][0]["spec"]["privileges"].get("user") is None
 
 
-def test_agreement_retries_reproductions_and_backfills_of_what_was_agreed_earlier_run(
-    node: NativeNode, names: Names
-) -> None:
+def test_agreement_covers_retries_reproductions_and_backfills(node: NativeNode, names: Names) -> None:
     first = main_job.run_once(node, names)
     node.maoctl("tool", "update", names.tool, "--command", "sh -c 'echo new > /usr/src/app/data/new'")
     node.maoctl("pipeline", "approve", names.tool, "--yes")
@@ -172,7 +168,7 @@ def test_agreement_retries_reproductions_and_backfills_of_what_was_agreed_earlie
     node.http.delete(f"/jobs/{job['id']}").raise_for_status()
 
 
-def test_agreement_withdrawn_pipeline_runs_no_more_and_upgraded_node_goes_on(
+def test_agreement_withdrawal_refuses_runs_and_upgrade_keeps_agreements(
     node: NativeNode, names: Names
 ) -> None:
     first = main_job.run_once(node, names)

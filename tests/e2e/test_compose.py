@@ -162,7 +162,7 @@ def _sees(item: dict[str, Any], target: str) -> list[dict[str, Any]]:
     return [mount for mount in item["Mounts"] if mount["Destination"] == target]
 
 
-def test_compose_socket_and_keys_are_mounted_where_needed_and_nobody_is_root(node: ComposeNode) -> None:
+def test_compose_mounts_socket_and_keys_only_where_needed_without_root(node: ComposeNode) -> None:
     containers = node.running()
     assert {name for name, item in containers.items() if _sees(item, "/var/run/docker.sock")} == {"runner"}
     keys = {name: _sees(item, "/etc/mao/ssh") for name, item in containers.items()}

@@ -111,7 +111,7 @@ def test_plain_compose_main_job_with_nothing_but_client_and_git(
     assert "zurich" in git(tmp_path / "clone", "branch", "--remotes")
 
 
-def test_plain_compose_another_user_is_told_command_that_prints_token(node: SeedNode) -> None:
+def test_plain_compose_other_user_is_shown_the_token_command(node: SeedNode) -> None:
     assert status_of(f"{node.url}/status", NOBODY) == 401
     curl = [
         "setpriv",
@@ -128,9 +128,7 @@ def test_plain_compose_another_user_is_told_command_that_prints_token(node: Seed
     assert status_of(f"{node.url}/status", NOBODY, "-H", f"authorization: Bearer {token}") == 200
 
 
-def test_plain_compose_folder_with_things_of_others_stops_start_with_what_to_do(
-    node: SeedNode, tmp_path: Path
-) -> None:
+def test_plain_compose_foreign_folder_stops_start_with_next_step(node: SeedNode, tmp_path: Path) -> None:
     (tmp_path / "letter").write_text("dear")
     os.chown(tmp_path, SOMEBODY, SOMEBODY)
     image = node.containers()["setup"]["Image"]

@@ -53,7 +53,7 @@ def test_main_job_schedule_runs_every_tick_once_and_commits_it(
         assert log.count(f"MAO-Run: {run['id']}") == 1
 
 
-def test_main_job_seeds_cron_call_makes_job_that_can_be_listed_and_deleted(
+def test_main_job_of_seed_cron_call_is_listed_and_deleted(
     node: NativeNode, tool_image: str, tmp_path: Path
 ) -> None:
     names = Names("minute-tool", "minute-data")

@@ -129,7 +129,7 @@ def test_original_client_commands_that_are_refused_print_why(client: OriginalCli
 
 
 @pytest.mark.parametrize("source", ["marketplace", "made-up"])
-def test_original_client_pipelines_are_refused_with_what_is_missing_and_taken_with_it(
+def test_original_client_pipeline_refusal_names_the_missing_agreement(
     source: str, installer: OriginalInstaller, node: NativeNode, tool_image: str
 ) -> None:
     pipelines = marketplace("pipelines.json") if source == "marketplace" else MADE_UP

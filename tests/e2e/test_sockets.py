@@ -86,7 +86,7 @@ def test_sockets_node_that_was_killed_starts_again(tmp_path: Path) -> None:
         assert node.http.get("/status").json()["ready"]
 
 
-def test_sockets_node_whose_supervisor_was_killed_starts_again_at_once(tmp_path: Path) -> None:
+def test_sockets_restart_after_killed_supervisor(tmp_path: Path) -> None:
     """Restart while the old processes are still stopping; etcd unlinks its sockets as it stops."""
     with native_node(tmp_path, name="orphaned") as node:
         for _ in range(3):

@@ -78,7 +78,7 @@ async def test_pack_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 async def test_tidy_packs_and_removes_idle_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "LOOSE", 0)
+    monkeypatch.setattr(maintenance, "MAX_LOOSE", 0)
     async with working(tmp_path) as world:
         await some_runs(world, 1)
         await world.until_gone("run-0")

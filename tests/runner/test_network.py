@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mao_runner.containers import network
-from mao_runner.containers.plan import AwaitNetwork, AwaitSlot, Cancel, Launch, Observed, decide
+from mao_runner.containers.plan import AwaitNetwork, AwaitSlot, Cancel, Launch, StepObservation, decide
 from mao_runner.drivers.docker_network import network_differences
 from mao_runner.drivers.docker_responses import launch_error
 from mao_runner.drivers.protocol import Container, EngineRefused
@@ -202,10 +202,10 @@ async def test_network_lost_while_starting_frees_slot(tmp_path: Path, slots: int
         assert runner.running == 0
 
 
-def starting(cancelled: bool, container: Container | None) -> Observed:
+def starting(cancelled: bool, container: Container | None) -> StepObservation:
     step = StepRun(spec=step_spec(), phase=StepPhase.STARTING)
     now = ready_run("r").created_at
-    return Observed(step, cancelled=cancelled, container=container, now=now, network=False)
+    return StepObservation(step, cancelled=cancelled, container=container, now=now, network=False)
 
 
 def test_network_lost_while_starting_waits_or_is_cancelled() -> None:

@@ -19,8 +19,8 @@ from mao_runner.containers.plan import (
     Kill,
     Launch,
     NoteRunning,
-    Observed,
     RecordOutcome,
+    StepObservation,
     Stop,
     Watch,
     decide,
@@ -41,12 +41,12 @@ EXITED = Container("id", "name", {}, "exited", exit_code=0)
 READY, STARTING, RUN = StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING
 
 
-def view(phase: StepPhase, container: Container | None = None, **changes: Any) -> Observed:
+def view(phase: StepPhase, container: Container | None = None, **changes: Any) -> StepObservation:
     """Decide at noon for a step that may run for an hour and has run for 10 minutes; its grace is 5 s."""
     spec = step_spec(limits=Limits(time=3600, grace=5))
     times = {READY: NOW - timedelta(minutes=11), RUN: NOW - timedelta(minutes=10)}
     step = StepRun(spec=spec, phase=phase, times=times)
-    return replace(Observed(step, cancelled=False, container=container, now=NOW), **changes)
+    return replace(StepObservation(step, cancelled=False, container=container, now=NOW), **changes)
 
 
 LATE = NOW + timedelta(hours=1)
@@ -82,7 +82,7 @@ LATE = NOW + timedelta(hours=1)
         (view(StepPhase.PREPARING, granted=True), Ignore()),
     ],
 )
-def test_decide(given: Observed, wanted: Action) -> None:
+def test_decide(given: StepObservation, wanted: Action) -> None:
     assert decide(given) == wanted
 
 

@@ -25,7 +25,7 @@ def users_of(source: str) -> list[str]:
     ]
 
 
-def test_compose_file_only_federations_etcd_is_published_and_on_loopback_by_default() -> None:
+def test_compose_file_publishes_federation_etcd_only_on_loopback() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert set(published) == {"federation-etcd"}
     assert all(
@@ -33,7 +33,7 @@ def test_compose_file_only_federations_etcd_is_published_and_on_loopback_by_defa
     )
 
 
-def test_compose_file_only_gateway_is_on_hosts_network_and_there_on_loopback_by_default() -> None:
+def test_compose_file_host_network_for_gateway_on_loopback_only() -> None:
     networks = {name: service.get("network_mode") for name, service in SERVICES.items()}
     assert {name for name, mode in networks.items() if mode == "host"} == {"gateway"}
     assert networks["etcd"] == "none"
@@ -88,7 +88,7 @@ def test_compose_file_only_runner_and_data_manager_share_data() -> None:
     assert "${hostdir:-mao-data}:/var/lib/mao" in ALL["setup"]["volumes"]
 
 
-def test_compose_file_folder_for_backups_is_made_fit_before_data_manager_uses_it() -> None:
+def test_compose_file_prepares_backup_folder_before_data_manager() -> None:
     source = "${MAO_BACKUP_DIR:-mao-backup}"
     assert f"{source}:/var/backup/mao" in ALL["setup"]["volumes"]
     assert users_of(source) == ["datamgmt"]
@@ -149,14 +149,14 @@ def test_compose_file_every_container_is_hardened_and_restarted(name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["backup", "restore"])
-def test_compose_file_backup_is_made_by_person_and_needs_neither_engine_nor_keys(name: str) -> None:
+def test_compose_file_backup_service_has_no_engine_and_no_keys(name: str) -> None:
     service = ALL[name]
     assert service["profiles"] == ["tools"]
     assert "build" not in service  # `docker compose build` leaves out what is in a profile
     assert not any("docker.sock" in mount or "ssh" in mount for mount in service["volumes"])
 
 
-def test_compose_file_backup_reads_what_it_does_not_own_and_restore_writes_it() -> None:
+def test_compose_file_backup_mounts_other_volumes_read_only() -> None:
     for volume in ("mao-federation:/var/lib/mao-federation", "mao-agreements:/var/lib/mao-agreements"):
         assert f"{volume}:ro" in ALL["backup"]["volumes"]
         assert volume in ALL["restore"]["volumes"]

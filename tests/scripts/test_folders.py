@@ -50,7 +50,7 @@ def test_folders_empty_data_folder_is_given_to_nodes_user(
 
 @pytest.mark.parametrize(("owner", "mode"), [(0, 0o755), (SOMEBODY, 0o700), (NODE, 0o500)])
 @pytest.mark.parametrize("held", [None, "mao-node-1-20260131T120000Z.tar.gz"])
-def test_folders_folder_for_backups_is_given_to_nodes_user_or_command_is_told(
+def test_folders_backup_folder_is_chowned_or_the_command_shown(
     tmp_path: Path, owner: int, mode: int, held: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if held:
@@ -80,7 +80,7 @@ def test_folders_folder_that_takes_backups_is_left_as_it_is(
 @pytest.mark.parametrize(
     "wrong", ["/srv/mao", "/srv/mao/backup", "/srv/x/../mao/b/", "backups", "./b", "~/b"]
 )
-def test_folders_folder_for_backups_is_absolute_and_not_among_what_is_backed_up(wrong: str) -> None:
+def test_folders_backup_folder_must_be_absolute_and_outside_the_data(wrong: str) -> None:
     with pytest.raises(prepare.Unfit):
         prepare.check_backup_dir({"hostdir": "/srv/mao/", "MAO_BACKUP_DIR": wrong})
     for data, backups in (("/srv/mao", "/srv/mao-backup"), ("", "/srv"), ("/srv/mao", "")):

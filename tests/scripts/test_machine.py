@@ -279,9 +279,7 @@ def test_machine_compose_reads_env_files_as_compose_does(
     assert machine.run("ps", script="compose.sh", checkout=checkout).stdout == f"{read}\n"
 
 
-def test_machine_make_up_keeps_what_it_chose_and_nothing_that_was_chosen(
-    machine: Machine, tmp_path: Path
-) -> None:
+def test_machine_make_up_keeps_own_choices_only(machine: Machine, tmp_path: Path) -> None:
     names = ("basename", "head", "python3", "sed", "sort", "stat", "tr", "uname", "wc")
     for name in names:
         (machine.programs / name).symlink_to(find_program(name))

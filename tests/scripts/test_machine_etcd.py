@@ -84,7 +84,7 @@ def test_machine_etcd_on_path_that_is_no_worse_is_used_silently(
 @pytest.mark.parametrize(
     "version", ["3.4.23", "3.4.42", "3.5.16+dfsg", "3.5.27", "3.5.29", "3.6.8", "gibberish"]
 )
-def test_machine_etcd_old_etcd_is_left_alone_and_pinned_one_fetched_without_rights(
+def test_machine_etcd_unsafe_system_etcd_is_kept_and_pinned_one_fetched(
     machine: Machine, tmp_path: Path, version: str
 ) -> None:
     machine.put("etcd", etcd(version))
@@ -106,7 +106,7 @@ def test_machine_etcd_old_etcd_is_left_alone_and_pinned_one_fetched_without_righ
 @pytest.mark.parametrize(
     ("version", "taken"), [("3.5.33-1", True), ("3.6.16-1", True), ("3.5.27-1", False), ("", False)]
 )
-def test_machine_etcd_newest_of_signed_index_is_taken_when_pinned_one_has_left(
+def test_machine_etcd_falls_back_to_newest_of_signed_index(
     machine: Machine, tmp_path: Path, version: str, taken: bool
 ) -> None:
     index = """case "$*" in

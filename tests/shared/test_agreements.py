@@ -77,13 +77,13 @@ def test_agreements_whatever_of_a_step_differs_is_not_agreed(changes: dict[str, 
     assert refusal_reason(agreed(step()), "n", "p", step(**changes)) is not None
 
 
-def test_agreements_what_was_agreed_is_so_when_it_has_been_written_and_read() -> None:
+def test_agreements_step_is_agreed_after_roundtrip() -> None:
     wide = step(privileges=Privileges(user="root", capabilities=["NET_RAW"]), network="host", input=INPUT)
     again = ResolvedStep.model_validate_json(wide.model_dump_json(exclude_none=True))
     assert refusal_reason(agreed(wide), "n", "p", again) is None
 
 
-def test_agreements_how_often_a_step_is_tried_and_the_order_of_variables_do_not_count() -> None:
+def test_agreements_ignore_retries_and_order_of_variables() -> None:
     known = agreed(step(env={"A": "1", "B": "2"}, retry=Retry(attempts=5)))
     assert refusal_reason(known, "n", "p", step(env={"B": "2", "A": "1"})) is None
 
@@ -103,7 +103,7 @@ def test_agreements_digest_stays_the_same_from_version_to_version() -> None:
     assert step_digest("n", "p", wide) == "e00567213cf21487a7d64c51696d0320acd97da94d0f28607aeb8bf1006be966"
 
 
-def test_agreements_earlier_steps_count_without_what_is_no_longer_granted() -> None:
+def test_agreements_earlier_steps_lose_revoked_privileges() -> None:
     old, new = step(command=["old"]), step(command=["new"])
     assert refusal_reason(agreed(old, new), "n", "p", old) is None
     root = step(privileges=Privileges(user="root"))
@@ -115,7 +115,7 @@ def test_agreements_earlier_steps_count_without_what_is_no_longer_granted() -> N
     assert refusal_reason(agreed(root, other_tool), "n", "p", root), "granted to another tool"
 
 
-def test_agreements_after_a_withdrawal_nothing_runs_until_the_next_enrolment() -> None:
+def test_agreements_withdrawal_refuses_runs_until_next_enrolment() -> None:
     gone = agreed(step(), step(command=["new"])).model_copy(update={"withdrawn": True})
     assert refusal_reason(gone, "n", "p", step(command=["new"]))
     assert gone.granted == set()
@@ -123,7 +123,7 @@ def test_agreements_after_a_withdrawal_nothing_runs_until_the_next_enrolment() -
     assert refusal_reason(back, "n", "p", step()) is None, "for 'run reproduce'"
 
 
-def test_agreements_where_ground_truth_is_late_the_nodes_own_branch_is_agreed_to_as_well() -> None:
+def test_agreements_include_own_branch_for_late_ground_truth() -> None:
     declared = step(input=INPUT, on_late_truth="own")
     own = declared.model_copy(update={"input": INPUT.model_copy(update={"branch": "n"})})
     assert refusal_reason(agreed(declared), "n", "p", own) is None
@@ -132,7 +132,7 @@ def test_agreements_where_ground_truth_is_late_the_nodes_own_branch_is_agreed_to
     assert refusal_reason(agreed(declared), "n", "p", elsewhere)
 
 
-def test_agreements_what_is_kept_is_bounded_and_has_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agreements_history_is_bounded_to_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreements, "MAX_AGREED_STEPS", 3)
     steps = [step(command=[str(number)]) for number in range(5)]
     known = agreed(*steps)
@@ -232,9 +232,7 @@ SPOILT = [
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
-def test_agreements_file_that_cannot_be_relied_on_is_refused_with_words(
-    files: AgreementFiles, spoil: Any
-) -> None:
+def test_agreements_unsafe_file_is_refused_with_reason(files: AgreementFiles, spoil: Any) -> None:
     files.agree(enrolment(step(), pipeline="q"), NOW)
     spoil(files.path("p"))
     with pytest.raises(MaoError) as refused:
@@ -246,9 +244,7 @@ def test_agreements_file_that_cannot_be_relied_on_is_refused_with_words(
 
 
 @pytest.mark.parametrize("spoil", [_torn, _others_may_write, _a_link, _a_pipe])
-def test_agreements_agreeing_again_mends_a_file_and_believes_nothing_of_it(
-    files: AgreementFiles, spoil: Any
-) -> None:
+def test_agreements_new_agreement_replaces_damaged_file(files: AgreementFiles, spoil: Any) -> None:
     spoil(files.path("p"))
     files.agree(enrolment(step(command=["new"])), NOW)
     found = files.read("p")
@@ -284,7 +280,7 @@ def test_agreements_taking_over_keeps_what_was_agreed_to_meanwhile(files: Agreem
     assert refusal_reason(there, "n", "q", step(command=["older"])) is None, "a run of before the renewal"
 
 
-def test_agreements_closing_takes_rights_off_what_others_could_only_read(files: AgreementFiles) -> None:
+def test_agreements_close_removes_permissions_of_others(files: AgreementFiles) -> None:
     files.agree(enrolment(step(), pipeline="q"), NOW)
     files.path("p").chmod(0o644)
     files.path("q").chmod(0o666)

@@ -101,7 +101,7 @@ def test_conditions_long_subject_is_cut_and_found_again() -> None:
     assert conditions.current() == []
 
 
-def test_conditions_listener_that_fails_keeps_nobody_from_reporting() -> None:
+def test_conditions_failing_listener_blocks_no_report() -> None:
     told: list[str] = []
 
     def fails(_: Condition) -> None:
@@ -161,7 +161,7 @@ def test_conditions_every_reported_name_is_in_the_list_and_on_the_page() -> None
 
 @pytest.mark.parametrize("state", ["failed", "degraded"])
 @pytest.mark.parametrize("name", sorted(NAMES))
-async def test_conditions_whatever_is_reported_is_in_readyz_conditions_metrics_and_alarms(
+async def test_conditions_appear_in_readyz_conditions_metrics_and_alarms(
     name: str, state: ConditionState
 ) -> None:
     """Dashboard and doctor read `/readyz`: see tests/gateway/test_app.py, tests/cli/test_doctor.py."""
@@ -206,7 +206,7 @@ async def test_conditions_whatever_is_reported_is_in_readyz_conditions_metrics_a
         ("store", ("disk", "failed"), [("store", ""), ("disk", "")]),
     ],
 )
-def test_conditions_what_a_probe_finds_is_told_though_nobody_has_reported_it_yet(
+def test_conditions_probe_result_is_shown_before_any_report(
     probe: str, reported: tuple[str, ConditionState] | None, wanted: list[tuple[str, str]]
 ) -> None:
     conditions = Conditions()

@@ -164,7 +164,7 @@ SEEN: dict[str, tuple[Callable[[Path], str], bool]] = {
 
 
 @pytest.mark.parametrize("case", SEEN)
-def test_git_urls_folders_of_this_machine_are_compared_where_they_are(tmp_path: Path, case: str) -> None:
+def test_git_urls_local_folders_are_compared_by_real_path(tmp_path: Path, case: str) -> None:
     for name in ("a.git", "b.git", "work"):
         (tmp_path / name).mkdir()
     (tmp_path / "work/.git").symlink_to(tmp_path / "a.git")

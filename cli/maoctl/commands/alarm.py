@@ -27,7 +27,9 @@ AlarmArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the alar
 @app.command("list", hidden=True)
 def get(
     context: typer.Context,
-    alarm: Annotated[str | None, typer.Argument(metavar="[ID]", show_default=False)] = None,
+    alarm: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Id of the alarm [default: all].", show_default=False)
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Include acknowledged alarms.")] = False,
     output: OutputOption = None,
 ) -> None:
@@ -57,9 +59,13 @@ def ack(
 @series_app.command("list", hidden=True)
 def get_series(
     context: typer.Context,
-    pipeline: Annotated[str | None, typer.Argument(show_default=False)] = None,
-    step: Annotated[str | None, typer.Argument(show_default=False)] = None,
-    metric: Annotated[str | None, typer.Argument(show_default=False)] = None,
+    pipeline: Annotated[
+        str | None, typer.Argument(help="Pipeline [default: list all metrics].", show_default=False)
+    ] = None,
+    step: Annotated[str | None, typer.Argument(help="Step of the pipeline.", show_default=False)] = None,
+    metric: Annotated[
+        str | None, typer.Argument(help="Control metric of the step.", show_default=False)
+    ] = None,
     output: OutputOption = None,
 ) -> None:
     """Show the control metrics with their latest values, or the points of one."""
@@ -69,9 +75,9 @@ def get_series(
         return
     if step is None or metric is None:
         raise InvalidInput(
-            "A series needs three arguments: pipeline, step and metric.",
+            "A series is named by three arguments: PIPELINE STEP METRIC.",
             code="usage",
-            next="maoctl series get PIPELINE STEP METRIC; without arguments, all are listed.",
+            next="List all series: maoctl series get",
         )
     series = session.client.alarms.series(pipeline, step, metric)
     session.show(registry.POINT, series.points)
@@ -106,7 +112,9 @@ def add_webhook(
 @webhook_app.command("list", hidden=True)
 def get_webhook(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the webhook [default: all].", show_default=False)
+    ] = None,
     output: OutputOption = None,
 ) -> None:
     """Show the webhooks and their pending deliveries."""
@@ -127,7 +135,7 @@ def remove_webhook(context: typer.Context, name: NameArgument, yes: YesOption = 
 
 @webhook_app.command("test", epilog=example("maoctl webhook test lab"))
 def test_webhook(context: typer.Context, name: NameArgument) -> None:
-    """Send a test message; exit code 1 if it is not accepted."""
+    """Send a test message to a webhook; exit code 1 if it is not accepted."""
     result = get_session(context).client.webhooks.test(name)
     if not result.delivered:
         say(f"webhook/{name} did not accept the message: {result.error}")

@@ -32,7 +32,7 @@ LinesOption = Annotated[bool, typer.Option("--lines", help="Compare lines, even 
 LimitOption = Annotated[
     int | None,
     typer.Option(
-        "--limit", "-n", min=1, max=1000, help="At most this many files, rows or lines.", show_default=False
+        "--limit", "-n", min=1, max=1000, help="Maximum number of files, rows or lines.", show_default=False
     ),
 ]
 
@@ -66,7 +66,7 @@ def log(
     branch: Annotated[
         str | None, typer.Option(help="Branch [default: this node's].", show_default=False)
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of commits.")] = 20,
     output: OutputOption = None,
 ) -> None:
     """Show the commits of a branch, newest first."""

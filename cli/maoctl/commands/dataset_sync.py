@@ -99,7 +99,7 @@ def alone(
     with did_you_mean((name, session.client.datasets)):
         master = session.client.datasets.get(name).record.master
         say(f"This node's snapshots then become ground truth at {harmless(master)} at once.")
-        say("If other nodes still vote there, use another remote: maoctl dataset update --master")
+        say(f"If other nodes still vote there, use another remote: maoctl dataset update {name} --master URL")
         confirm(f"Let this node alone decide the ground truth of {name}?", yes)
         status = session.client.datasets.go_alone(name)
     session.data(status, lambda: say(f"dataset/{name}: this node alone now decides its ground truth"))

@@ -111,18 +111,18 @@ def examine(session: CliSession) -> list[HealthCheck]:
 
 
 def wait_until_healthy(
-    session: CliSession, timeout: float, look: Callable[[CliSession], list[HealthCheck]] = examine
+    session: CliSession, timeout: float, check_node: Callable[[CliSession], list[HealthCheck]] = examine
 ) -> list[HealthCheck]:
     """Wait until all checks pass, at most `timeout` seconds, and return the last checks."""
     deadline = time.monotonic() + timeout
     last = ""
-    checks = look(session)
+    checks = check_node(session)
     while (failed := [check.name for check in checks if not check.ok]) and time.monotonic() < deadline:
         if (message := f"waiting for {', '.join(failed)}") != last:
             say(message)
             last = message
         session.pause(POLL_SECONDS)
-        checks = look(session)
+        checks = check_node(session)
     return checks
 
 

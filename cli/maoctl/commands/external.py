@@ -45,7 +45,9 @@ def write_value(
     """
     session = get_session(context, output)
     if (value is None) == (file is None):
-        raise CommandError(ExitCode.USAGE, "Give either a value or --file.", "maoctl write --help")
+        raise CommandError(
+            ExitCode.USAGE, "Give either a value or --file.", "See its options: maoctl write --help"
+        )
     typed = value if value not in (None, "-") else _read_text(file)
     parsed = json_of_typed(typed, text)
     receipt = session.client.external.write_json(key, parsed, idempotency_key=secrets.token_hex(16))
@@ -62,7 +64,7 @@ def _read_text(file: Path | None) -> str:
         raise InvalidInput(
             f"The value is not UTF-8 at byte {error.start}.",
             code="value-invalid",
-            next="Convert it, for example with: iconv -t UTF-8",
+            next="Convert it to UTF-8, for example with iconv.",
         ) from error
 
 
@@ -137,7 +139,7 @@ def external(
     ] = None,
     output: OutputOption = None,
 ) -> None:
-    """Declare the keys of `maoctl write` for a dataset, or show them and the pending values."""
+    """Declare the keys of 'maoctl write' for a dataset, or show them and the pending values."""
     session = get_session(context, output)
     if key or remove_key:
 

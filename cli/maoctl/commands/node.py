@@ -37,7 +37,7 @@ def get(context: typer.Context, name: AnyNode = None, output: OutputOption = Non
 
 @app.command(epilog=example("maoctl node show node-1"))
 def show(context: typer.Context, name: NodeArgument, output: OutputOption = None) -> None:
-    """Show everything about one node."""
+    """Show the details of a node."""
     session = get_session(context, output)
     session.describe(NODE, _state(session, name))
 
@@ -138,10 +138,10 @@ def run_launcher(*arguments: str) -> None:
             next="On the node's machine, in its checkout: ./dev maoctl node "
             f"{arguments[0]} …; under compose: docker compose run --rm -T {arguments[0]} …",
         )
-    fetched = Path(sys.prefix).parent / "var/etcd/bin"  # as in ./dev: the system's etcd may be too old
+    installed = Path(sys.prefix).parent / "var/etcd/bin"  # as in ./dev: the system's etcd may be too old
     path = os.environ.get("PATH", os.defpath)
-    if (fetched / "etcd").is_file():
-        path = f"{fetched}{os.pathsep}{path}"
+    if (installed / "etcd").is_file():
+        path = f"{installed}{os.pathsep}{path}"
     command = [sys.executable, "-m", LAUNCHER, *arguments]
     done = subprocess.run(command, env={**os.environ, "PATH": path}, check=False)  # noqa: S603
     if done.returncode:

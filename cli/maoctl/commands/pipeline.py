@@ -38,7 +38,7 @@ RevisionOption = Annotated[
     str | None,
     typer.Option(
         "--revision",
-        help="Revision shown by `diff`; refused if it has changed.",
+        help="Revision shown by 'maoctl pipeline diff'; refused if it has changed.",
         show_default=False,
     ),
 ]
@@ -128,7 +128,7 @@ def get(context: typer.Context, name: AnyPipeline = None, output: OutputOption =
 
 @app.command(epilog=example("maoctl pipeline show daily"))
 def show(context: typer.Context, name: PipelineArgument, output: OutputOption = None) -> None:
-    """Show everything about one pipeline."""
+    """Show the details of a pipeline."""
     session = get_session(context, output)
     session.describe(PIPELINE, _find(session, name))
 
@@ -194,7 +194,7 @@ def run(
         report_started(session, started, wait=wait, follow=follow, timeout=timeout)
         return
     if wait or follow or scheduled_for:
-        raise typer.BadParameter("--cron creates a job; wait for its runs with `maoctl job wait`")
+        raise typer.BadParameter("--cron creates a job; wait for its runs with 'maoctl job wait JOB'")
     request = records.build(ScheduleRequest, timing | {"name": name, "cron": cron})
     with did_you_mean((name, session.client.pipelines)):
         session.done(SCHEDULE, session.client.pipelines.schedule(request), "scheduled")
@@ -269,7 +269,7 @@ def approve(
     yes: YesOption = False,
     output: OutputOption = None,
 ) -> None:
-    """Approve the changes of a pipeline, as shown by `diff`."""
+    """Approve the changes of a pipeline that 'maoctl pipeline diff' shows."""
     session = get_session(context, output)
     if revision is None:
         found = _diff(session, name)

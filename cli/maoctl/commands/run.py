@@ -25,7 +25,7 @@ app = typer.Typer(help="Executions of pipelines on this node.", no_args_is_help=
 WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the run has ended.")]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait and follow the logs.")]
 TimeoutOption = Annotated[float | None, duration_option("Longest wait, like 10m.", "--timeout")]
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of runs.")]
 PipelineOption = Annotated[
     str | None, typer.Option(help="Only runs of this pipeline.", show_default=False, autocompletion=pipelines)
 ]

@@ -171,7 +171,7 @@ def get(context: typer.Context, name: AnyTool = None, output: OutputOption = Non
 
 @app.command(epilog=example("maoctl tool show crawler"))
 def show(context: typer.Context, name: ToolArgument, output: OutputOption = None) -> None:
-    """Show everything about one tool."""
+    """Show the details of a tool."""
     session = get_session(context, output)
     records.show(session, session.client.tools, TOOL, name)
 
@@ -188,11 +188,15 @@ def remove(context: typer.Context, name: ToolArgument, yes: YesOption = False) -
 def update(
     context: typer.Context,
     name: ToolArgument,
-    author: Annotated[str | None, typer.Option(show_default=False)] = None,
-    image: Annotated[str | None, typer.Option(show_default=False)] = None,
-    data_repo: Annotated[str | None, typer.Option(show_default=False)] = None,
-    code_repo: Annotated[str | None, typer.Option(show_default=False)] = None,
-    artefact: Annotated[str | None, typer.Option(show_default=False)] = None,
+    author: Annotated[str | None, typer.Option(help="Author.", show_default=False)] = None,
+    image: Annotated[str | None, typer.Option(help="Container image.", show_default=False)] = None,
+    data_repo: Annotated[
+        str | None, typer.Option(help="URL of the published data.", show_default=False)
+    ] = None,
+    code_repo: Annotated[str | None, typer.Option(help="URL of the code.", show_default=False)] = None,
+    artefact: Annotated[
+        str | None, typer.Option(help="Kind of artefacts that it observes.", show_default=False)
+    ] = None,
     command: CommandOption = None,
     env: EnvChangeOption = None,
     cpu: CpuOption = None,
@@ -243,8 +247,8 @@ def _without(record: dict[str, Any], env: list[str], capabilities: list[str]) ->
     """Return a tool's record without these variables and capabilities."""
     dropped = {name.upper().removeprefix("CAP_") for name in capabilities}
     privileges = record["privileges"]
-    given = [name.upper().removeprefix("CAP_") for name in privileges["capabilities"] if name]
-    left = [name for name in given if not dropped & {name, "ALL"}]
+    added = [name.upper().removeprefix("CAP_") for name in privileges["capabilities"] if name]
+    left = [name for name in added if not dropped & {name, "ALL"}]
     kept = {name: value for name, value in record["env"].items() if name not in env}
     return record | {"env": kept, "privileges": privileges | {"capabilities": left}}
 
@@ -307,7 +311,7 @@ def check(
     if [finding.name for finding in failed] == ["image"]:
         raise CommandError(ExitCode.FAILED, f"{image} cannot be run.", failed[0].advice)
     raise CommandError(
-        ExitCode.FAILED, f"{image} does not comply.", "See the rules: examples/tools/README.md"
+        ExitCode.FAILED, f"{image} does not comply.", "Read the rules for tools in examples/tools/README.md."
     )
 
 

@@ -51,7 +51,9 @@ CellOption = Annotated[
 ]
 _MAX_SHOWN_COMMITS = 5
 _MAX_WARNED_DATASETS = 10
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most this many.")]
+LimitOption = Annotated[
+    int, typer.Option("--limit", "-n", min=1, max=100_000, help="Maximum number of rows.")
+]
 
 
 class RoundSource(Protocol):
@@ -162,7 +164,11 @@ def _say_warnings(dataset: str, rounds: list[evidence.RoundSummary]) -> None:
 
 def _say_no_rounds(dataset: str) -> None:
     say("no decided rounds yet")
-    say(f"next: maoctl vote status {dataset}" if dataset else "next: maoctl vote run --write ground-truth")
+    say(
+        f"next: maoctl vote status {dataset}"
+        if dataset
+        else "next: maoctl vote run --branches A,B,C --write ground-truth"
+    )
 
 
 @app.command(
@@ -252,7 +258,7 @@ def audit(
         unattested = [short_commit(commit) for commit in found.strays.commits] if found.strays else []
         shown = " ".join(unattested[:_MAX_SHOWN_COMMITS])
         more = " …" if len(unattested) > _MAX_SHOWN_COMMITS else ""
-        next_step = f"See {shown}{more} in: maoctl dataset log {name} --branch ground-truth"
+        next_step = f"Look for {shown}{more} in the log: maoctl dataset log {name} --branch ground-truth"
         if repo is not None:
             next_step = f"See who made them, and their changes: git -C {repo} show --stat {shown}"
         raise CommandError(ExitCode.FAILED, f"Round {found.round} is reproduced, but {faults}.", next_step)
@@ -301,7 +307,7 @@ def spikes(
         _say_no_rounds(dataset)
     if not found.metrics:
         say("no step that writes to the dataset has a control metric")
-        say("next: maoctl pipeline create … --metric")
+        say("next: declare one with --metric: maoctl pipeline create --help")
 
 
 def _source(
@@ -315,7 +321,7 @@ def _source(
             f"Unexpected argument {names[max_names]!r}."
             if names
             else "Name a dataset, or a repository with --repo.",
-            "maoctl vote show DATASET [ROUND], or maoctl vote show --repo PATH [ROUND]",
+            "Use: maoctl vote show DATASET [ROUND], or maoctl vote show --repo PATH [ROUND]",
         )
     round_id = strip_kind("round")(names[max_names - 1] if len(names) == max_names else None)
     if repo is None:

@@ -72,8 +72,8 @@ def schema(
 ) -> None:
     """Show the key of record files and the kind of each field, declared or inferred from all nodes' values.
 
-    Warnings say where the inference is unsure. A definition printed with --pin is accepted by `maoctl dataset
-    vote --definition` and `maoctl vote run --definition`.
+    Warnings say where the inference is unsure. A definition printed with --pin is accepted by
+    'maoctl dataset vote --definition' and 'maoctl vote run --definition'.
     """
     session = get_session(context, output)
     if repo is None and (branches or definition):
@@ -104,7 +104,7 @@ def _of_dataset(session: CliSession, names: list[str], round_id: str | None) -> 
         raise CommandError(
             ExitCode.USAGE,
             "Name a dataset, or a repository with --repo.",
-            "maoctl vote schema DATASET [FILE]..., or maoctl vote schema --repo PATH [FILE]...",
+            "Use: maoctl vote schema DATASET [FILE]..., or maoctl vote schema --repo PATH [FILE]...",
         )
     dataset, *files = names
     dataset = strip_kind("dataset")(dataset) or ""

@@ -24,7 +24,7 @@ from .host_keys import NO_TEXT
 
 KEY_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa")
 _KEY_DIRECTORY = "key directory"  # name of a fault that is of the folder itself
-_MAX_KEY = 64 << 10  # bytes of a file that may be a key
+_MAX_KEY_SIZE = 64 << 10  # bytes of a file that may be a key
 _IN_FOLDER = "In the folder of MAO_SSH_DIR (under compose: on the host)"
 _OWN_LINES = re.compile(
     rb"^-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----\s*\n.*^-----END [A-Z0-9 ]*PRIVATE KEY-----", re.M | re.S
@@ -47,7 +47,8 @@ class KeyFault:
     usable: bool = False
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
+        """The problem in one line, for a message."""
         return f"{self.name}: {self.why}"
 
 
@@ -97,7 +98,7 @@ def why_no_key(folder: Path | None) -> str:
     if folder is None:
         return "there is none: MAO_SSH_DIR is not set"
     if wrong := [fault for fault in key_faults(folder) if not fault.usable and fault.name != "known_hosts"]:
-        return "; ".join(fault.words for fault in wrong)
+        return "; ".join(fault.text for fault in wrong)
     others = sorted(
         p.name for p in folder.iterdir() if p.suffix != ".pub" and not p.name.startswith("known_hosts")
     )
@@ -141,7 +142,7 @@ def key_fault(path: Path) -> KeyFault | None:
         if not stat.S_ISREG(status.st_mode):
             return KeyFault(name, "it is not a regular file", "Put the key itself there.")
         with path.open("rb") as file:
-            content = file.read(_MAX_KEY)
+            content = file.read(_MAX_KEY_SIZE)
     except FileNotFoundError:
         return KeyFault(
             name,
@@ -152,8 +153,8 @@ def key_fault(path: Path) -> KeyFault | None:
         return _unreadable(path, name)
     except OSError as error:
         return KeyFault(name, f"it cannot be read ({error.strerror})", "Put the key there again.")
-    if said := _content_fault(name, content):
-        return KeyFault(name, *said)
+    if fault := _content_fault(name, content):
+        return KeyFault(name, *fault)
     if status.st_mode & stat.S_IROTH:
         return KeyFault(
             name,

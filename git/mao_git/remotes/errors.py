@@ -105,7 +105,7 @@ def remote_full(url: str, message: str) -> RemoteUnavailable:
     return RemoteUnavailable(
         f"The remote {url} is out of disk space: {message}.",
         code="remote-full",
-        next="Free space on its server. What is not pushed is kept on this node and tried again.",
+        next="Free space on its server. Unpushed commits are kept on this node, and the push is retried.",
         remote=url,
     )
 
@@ -202,20 +202,20 @@ def local_remote_error(error: Exception, url: str, path: Path) -> MaoError:
     place = quote(str(path))
     if is_full(error) or (not _has_words(error) and _is_nearly_full(path)):
         code, why = "remote-full", "its file system is full, or its quota is used up"
-        next_step = f"Free space there: df -h {place}; quota."
+        next_step = f"Free space there, or raise the quota (df -h {place})."
     elif number == errno.EROFS:
         code, why = "remote-read-only", f"its file system is mounted read-only ({message})"
-        next_step = f"Mount it for writing: findmnt -T {place}."
+        next_step = f"Mount it for writing (findmnt -T {place})."
     elif number in (errno.EACCES, errno.EPERM):
         code, why = "remote-no-permission", f"user {os.geteuid()} has no permission ({message})"
-        next_step = f"Give the node's user access to all of {place}: chown, chmod."
+        next_step = f"Give the node's user access to all files in {place} (chown, chmod)."
     elif (number in (errno.ENOENT, errno.ENOTDIR) and not path.exists()) or (
         number is None and _ABSENT.search(str(error)) and not isinstance(error, KeyError)
     ):
         return unreachable(url, message)
     else:
         code, why = "remote-unavailable", message
-        next_step = f"Check it: ls {place}; git -C {place} fsck."
+        next_step = f"Check it (ls {place}; git -C {place} fsck)."
     return RemoteUnavailable(
         f"The remote {url} cannot be used: {why}.",
         code=code,

@@ -19,9 +19,9 @@ from . import host_keys
 from .access import RemoteAccess
 from .errors import auth_failed
 
-_BATCH = 100  # objects per call
-_INACTIVITY = 60  # seconds without any progress
-_TIMEOUT = 12 * 3600  # seconds for one call, however large the files
+_BATCH_SIZE = 100  # objects per call
+_INACTIVITY_SECONDS = 60  # seconds without any progress
+_TIMEOUT_SECONDS = 12 * 3600  # seconds for one call, however large the files
 _REFUSED = re.compile(r"authentication|permission denied|credentials|\b40[13]\b", re.IGNORECASE)
 _ABSENT = re.compile(r"not found|\b404\b|does not exist|missing", re.IGNORECASE)
 
@@ -31,8 +31,8 @@ def push_content(repo: Repository, access: RemoteAccess) -> None:
     waiting = repo.path / "lfs" / "waiting"
     names = sorted(path.name for path in waiting.iterdir()) if waiting.is_dir() else []
     here = [name for name in names if content_path(repo, name).exists()]
-    for begin in range(0, len(here), _BATCH):
-        _run(repo, access, ["push", "--object-id", "origin", *here[begin : begin + _BATCH]])
+    for begin in range(0, len(here), _BATCH_SIZE):
+        _run(repo, access, ["push", "--object-id", "origin", *here[begin : begin + _BATCH_SIZE]])
     for name in names:
         (waiting / name).unlink(missing_ok=True)
 
@@ -48,13 +48,18 @@ def _run(repo: Repository, access: RemoteAccess, words: Iterable[str]) -> None:
         host_keys.trust_listed(pygit2.settings.homedir or "/", host)
     try:
         done = subprocess.run(  # noqa: S603 (no shell; every word is ours or checked by check_url)
-            argv, env=_environment(access), capture_output=True, text=True, timeout=_TIMEOUT, check=False
+            argv,
+            env=_environment(access),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
         )
     except FileNotFoundError:
         raise _no_program() from None
     except subprocess.TimeoutExpired:
         raise RemoteUnavailable(
-            f"Git LFS timed out after {_TIMEOUT} s at {repo.url}.", remote=repo.url
+            f"Git LFS timed out after {_TIMEOUT_SECONDS} s at {repo.url}.", remote=repo.url
         ) from None
     if done.returncode == 0:
         return
@@ -68,7 +73,7 @@ def _run(repo: Repository, access: RemoteAccess, words: Iterable[str]) -> None:
         raise NotFound(
             f"Git LFS has no such content at {repo.url}: {line}",
             code="lfs-content-missing",
-            next="Check that the remote serves Git LFS, and push what is missing: git lfs push --all origin.",
+            next="Check that the remote serves Git LFS, and push what is missing: git lfs push --all origin",
             remote=repo.url,
         )
     raise RemoteUnavailable(
@@ -97,7 +102,7 @@ def _options(url: str, access: RemoteAccess) -> list[str]:
         "lfs.locksverify": "false",
         "lfs.dialtimeout": "15",
         "lfs.tlstimeout": "15",
-        "lfs.activitytimeout": str(_INACTIVITY),
+        "lfs.activitytimeout": str(_INACTIVITY_SECONDS),
         "credential.helper": "",
         "safe.directory": "*",
     }

@@ -37,11 +37,13 @@ _ALGORITHMS = (
     "ssh-dss",
 )
 """Algorithms of host keys that libssh2 supports, best first."""
-_SCAN_TIMEOUT = 3  # seconds for each connection of ssh-keyscan
+_SCAN_SECONDS = 3  # seconds for each connection of ssh-keyscan
 
 
 @dataclass(frozen=True, slots=True)
 class SshHost:
+    """The host and port of an SSH remote."""
+
     host: str
     port: int
 
@@ -100,6 +102,7 @@ class KnownHostKeys:
 
     @property
     def fingerprints(self) -> list[str]:
+        """The fingerprints of `keys`, in their order."""
         return [fingerprint(_decode(key)) for _, key in self.keys]
 
 
@@ -195,14 +198,14 @@ def scan_host_key(host: SshHost) -> bytes | None:
 
     The key is not verified: it is only shown to the user.
     """
-    argv = ["ssh-keyscan", "-T", str(_SCAN_TIMEOUT), "-p", str(host.port), "-t", "ed25519,ecdsa,rsa"]
+    argv = ["ssh-keyscan", "-T", str(_SCAN_SECONDS), "-p", str(host.port), "-t", "ed25519,ecdsa,rsa"]
     try:
         done = subprocess.run(  # noqa: S603 (no shell; the host comes after `--`)
             [*argv, "--", host.host],
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
             capture_output=True,
             text=True,
-            timeout=4 * _SCAN_TIMEOUT,
+            timeout=4 * _SCAN_SECONDS,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):

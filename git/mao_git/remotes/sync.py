@@ -84,7 +84,7 @@ class _RemoteCallbacks(pygit2.RemoteCallbacks):
             if not self._offered:
                 raise no_key(self.url, access.why_no_key(folder), access.key_advice(folder))
             others = [
-                fault.words
+                fault.text
                 for fault in access.key_faults(folder)
                 if fault.name in access.KEY_NAMES and not fault.usable
             ]

@@ -150,7 +150,7 @@ def explain_non_repository(path: Path) -> tuple[str, str]:
             if is_bundle:
                 return (
                     "it is a bundle, a file with commits",
-                    f"Make one of it: git clone --mirror {quote(str(path))} data.git .",
+                    f"Make a repository of it: git clone --mirror {quote(str(path))} data.git .",
                 )
             return "it is a file", "Give a repository's folder."
         if path.is_dir() and not any(path.iterdir()):

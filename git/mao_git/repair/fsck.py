@@ -97,8 +97,8 @@ def _check_all(objects: RawObjects, tips: set[str], theirs: set[str], shallow: s
     """Read all commits. `theirs`: tips that the remote has; of commits beyond them all content is read."""
     seen: set[str] = set()
     content: set[str] = set()
-    for some, ours in ((theirs, False), (tips - theirs, True)):
-        todo = list(some)
+    for starts, ours in ((theirs, False), (tips - theirs, True)):
+        todo = list(starts)
         while todo:
             oid = todo.pop()
             if oid in seen:

@@ -65,7 +65,7 @@ class _Salvage:
         self.done = Salvaged()
         self._objects, self._repo, self._branch = objects, repo, branch
         self._key_of, self._sign = key_of, sign
-        self._there: set[str] = set()  # objects that are in the clone already
+        self._present: set[str] = set()  # objects that are in the clone already
 
     # finding the commits
 
@@ -185,9 +185,9 @@ class _Salvage:
         """
         if tree in self._repo.git:
             return
-        for oid, is_blob in self._objects.below(tree, set(self._there)):
+        for oid, is_blob in self._objects.below(tree, set(self._present)):
             if oid in self._repo.git:
-                self._there.add(oid)
+                self._present.add(oid)
             elif is_blob and _is_large(self._objects.repository, oid):
                 self._objects.check(oid)
                 target = loose_path(self._repo.path, oid)
@@ -201,7 +201,7 @@ class _Salvage:
                 temporary.rename(target)
             else:
                 self._repo.git.write(*self._objects.read(oid))
-            self._there.add(oid)
+            self._present.add(oid)
 
     def keep_reference(self, name: str, oid: str) -> None:
         """Keep a reference of ours and its commits if they can be read; otherwise list it as lost."""

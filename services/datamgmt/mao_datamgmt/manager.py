@@ -275,7 +275,7 @@ class DataManager:
             raise Conflict(
                 f"The clone of {name!r} is in use by {', '.join(uses[:5])}.",
                 code="dataset-in-use",
-                next="Withdraw the pipeline, wait for the run, or remove the dataset: maoctl dataset remove.",
+                next="Withdraw the pipeline, wait for the run, or remove the dataset first.",
             )
         result = await self._executor.write([name], set_aside, self.context, name)
         self.pusher.note_pushed(name)

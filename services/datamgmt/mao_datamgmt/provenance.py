@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from mao_datamgmt.digests import HashingReader
 from mao_git import ChangedFiles, Content
 from mao_shared import __version__
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
@@ -36,33 +37,6 @@ SCHEMA = 1  # of the record under "mao"
 _BEGIN = "=== Do not change lines below ==="
 _END = "^^^ Do not change lines above ^^^"
 _TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
-
-
-class HashingReader(io.BufferedIOBase):
-    """A stream that hashes what is read. `size` and `sha256` cover the bytes read so far."""
-
-    def __init__(self, stream: io.BufferedIOBase) -> None:
-        super().__init__()
-        self._stream = stream
-        self._digest = hashlib.sha256()
-        self.size = 0
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self._digest.update(data)
-        self.size += len(data)
-        return data
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
 
 
 @dataclass(frozen=True, slots=True)

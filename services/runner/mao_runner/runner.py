@@ -87,7 +87,7 @@ class Runner:
         self.steps: StepController | None = None
         self._checker: Checker | None = None
         self._not_ready: MaoError = EngineUnavailable(
-            "The container engine has not answered since the runner started.", next="maoctl doctor"
+            "The container engine has not answered since the runner started.", next="Run 'maoctl doctor'."
         )
 
     @property
@@ -134,7 +134,9 @@ class Runner:
     def _engine_back(self, changed: object) -> None:
         """Have the network checked again: a restarted engine recreates its networks and rules."""
         if changed is None:
-            self.network.invalidate(EngineUnavailable("the engine has just restarted", next="maoctl doctor"))
+            self.network.invalidate(
+                EngineUnavailable("the engine has just restarted", next="Run 'maoctl doctor'.")
+            )
 
     async def _find_host_paths(self) -> HostPaths:
         try:

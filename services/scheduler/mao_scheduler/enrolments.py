@@ -62,5 +62,5 @@ def _unknown_pipeline(pipeline: str) -> NotFound:
     return NotFound(
         f"There is no pipeline {pipeline!r}.",
         code="unknown-pipeline",
-        next="List the pipelines with 'maoctl pipeline get', or create it with 'maoctl pipeline init'.",
+        next="List the pipelines with 'maoctl pipeline get', or create it with 'maoctl pipeline create'.",
     )

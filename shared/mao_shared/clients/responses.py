@@ -137,7 +137,7 @@ def _unexpected_response(response: httpx.Response, why: str = "it is not JSON") 
     return MaoError(
         f"Invalid response to {response.request.method} {response.request.url}: {why}.",
         code="answer-unreadable",
-        next="Check that all services and the client have the same version: maoctl version.",
+        next="Check that all services and the client have the same version: maoctl version",
     )
 
 

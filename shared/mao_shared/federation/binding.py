@@ -116,7 +116,7 @@ def node_removed(federation: str) -> NodeRemoved:
     """Return the error for a node that the federation has removed; retrying does not help."""
     return NodeRemoved(
         f"This node was removed from {federation!r}.",
-        next="maoctl federation leave, then join with a new token.",
+        next="Run 'maoctl federation leave', then join with a new token.",
     )
 
 

@@ -58,7 +58,7 @@ def check_restore_finished(data_dir: Path) -> None:
         raise Conflict(
             f"A restore into {data_dir} was started and has not finished.",
             code="restore-unfinished",
-            next="Resume it with the same file: maoctl node restore FILE.",
+            next="Resume it with the same file: maoctl node restore FILE",
         )
 
 

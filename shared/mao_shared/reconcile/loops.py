@@ -89,12 +89,12 @@ ITEM_FAILING = "item-failing"
 UNAVAILABLE_BACKOFF = Backoff(1.0, 5.0)  # while a dependency of a loop is unavailable
 STORE_BACKOFF = Backoff(0.5, 0.5)  # for watches and listings of the node's own store
 FAILURE_BACKOFF = Backoff(1.0, 60.0)  # after a step that failed for another reason
-_RETRIED = "It is tried again automatically, and everything else continues."
+_RETRIED = "It is retried automatically, and everything else continues."
 NEXT_STEP = (
     f"{_RETRIED} Fix what 'detail' names; if it looks like a bug in MAO, report it with the lines of the "
     "service's log that name it."
 )
-DISK_STEP = f"{_RETRIED} Check that the node's disk has free space and is writable: maoctl doctor."
+DISK_STEP = f"{_RETRIED} Check that the node's disk has free space and is writable: maoctl doctor"
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 

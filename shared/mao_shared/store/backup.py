@@ -158,7 +158,7 @@ async def _create_absent(store: Store, node: str, group: Sequence[Put]) -> int:
                     f"The store already has {put.key}, with another value than the backup.",
                     code="store-not-empty",
                     next="Restore into an empty store, or replace its content: "
-                    "maoctl node restore FILE --replace.",
+                    "maoctl node restore FILE --replace",
                 )
         return len(absent) if not absent or await _create(store, absent) else None
 

@@ -37,8 +37,8 @@ class EtcdMember:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
-    """Health of one member. `leader`: it is the leader; `has_leader`: it knows a leader.
+class MemberHealth:
+    """Health of one member of an etcd cluster. `leader`: it is the leader; `has_leader`: it knows a leader.
 
     `db_size`: in bytes; `raft_index`: last index of its log, to compare a learner with the leader.
     """
@@ -196,7 +196,7 @@ class Admin:
         request = rpc.MoveLeaderRequest(targetID=int(member_id, 16))
         await self._caller.write(lambda e: e.maintenance.MoveLeader(request, **self._limit))
 
-    async def health(self, endpoint: str) -> Health:
+    async def health(self, endpoint: str) -> MemberHealth:
         """Return the health of the member at `host:port` as it reports it; never raises if unreachable."""
         caller = Caller(endpoint, deadline=self._limit["timeout"], tls=self._tls)
         try:
@@ -208,10 +208,10 @@ class Admin:
             try:
                 await caller.read(lambda e: e.kv.Range(request, **self._limit))
             except MaoError as error:
-                return Health(endpoint, reachable=True, reason=error.detail)
-            return Health(endpoint, reachable=True, has_leader=True)
+                return MemberHealth(endpoint, reachable=True, reason=error.detail)
+            return MemberHealth(endpoint, reachable=True, has_leader=True)
         except MaoError as error:
-            return Health(endpoint, reachable=False, reason=error.detail)
+            return MemberHealth(endpoint, reachable=False, reason=error.detail)
         finally:
             await caller.close()
         return _health(endpoint, status)
@@ -251,8 +251,8 @@ def _member(member: Any) -> EtcdMember:
     )
 
 
-def _health(endpoint: str, status: Any) -> Health:
-    return Health(
+def _health(endpoint: str, status: Any) -> MemberHealth:
+    return MemberHealth(
         endpoint,
         reachable=True,
         member_id=f"{status.header.member_id:x}",

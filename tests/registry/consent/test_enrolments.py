@@ -176,7 +176,7 @@ async def test_withdraw_refused_while_referenced(api: httpx.AsyncClient, store: 
         {"kind": "run", "name": "run-1"},
         {"kind": "schedule", "name": "crawler-1"},
     ]
-    assert refused["next"] == "maoctl run cancel run-1"
+    assert refused["next"] == "Remove what uses it, beginning with: maoctl run cancel run-1"
     assert (await api.get("/registry/datasets/charts")).json()["nodes"] == [NODE]
     assert len((await api.delete("/registry/pipelines/crawler")).json()["references"]) == 3
 

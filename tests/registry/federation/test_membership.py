@@ -221,7 +221,7 @@ async def test_remove_revokes_access_and_participation(tmp_path: Path) -> None:
         for command in (b.lifecycle.join(fresh), b.lifecycle.invite("c", 3600), b.lifecycle.promote("b")):
             with pytest.raises(NodeRemoved, match="removed from 'lab'") as refused:
                 await command
-            assert "maoctl federation leave, then join" in str(refused.value.next)
+            assert "'maoctl federation leave', then join" in str(refused.value.next)
         left = await b.lifecycle.leave(force=False)  # nobody is left to tell
         assert left.struck
         await join(a, b)

@@ -123,7 +123,9 @@ async def test_record_delete_refused_names_references(api: httpx.AsyncClient) ->
         refused = await api.delete(f"/registry/{path}")
         assert (refused.status_code, refused.json()["code"]) == (409, "still-referenced")
         assert refused.json()["references"] == references
-        assert refused.json()["next"] == "maoctl pipeline withdraw crawler"
+        assert (
+            refused.json()["next"] == "Remove what uses it, beginning with: maoctl pipeline withdraw crawler"
+        )
 
 
 async def test_record_delete_succeeds_in_order_of_next(api: httpx.AsyncClient) -> None:
@@ -137,7 +139,7 @@ async def test_dataset_delete_refused_while_nodes_listed(api: httpx.AsyncClient)
     await api.post("/registry/datasets", json={"name": "d", "body": {"master": "/d.git", "nodes": ["far"]}})
     refused = (await api.delete("/registry/datasets/d")).json()
     assert refused["references"] == [{"kind": "node", "name": "far"}]
-    assert refused["next"] == "maoctl node remove far"
+    assert refused["next"] == "Remove what uses it, beginning with: maoctl node remove far"
 
     assert (await api.delete("/registry/nodes/far")).status_code == 200
     assert (await api.delete("/registry/datasets/d")).status_code == 200

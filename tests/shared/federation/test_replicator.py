@@ -131,7 +131,7 @@ async def passed(world: World) -> None:
     await eventually(lambda: holds(world, key, b"{}"))
 
 
-async def test_replicator_record_that_is_rewritten_without_end_is_copied_at_times(world: World) -> None:
+async def test_replicator_copies_constantly_rewritten_record_at_intervals(world: World) -> None:
     await world.join()
     for i in range(50):
         await put(world, A, f"{i}".encode())
@@ -145,7 +145,7 @@ async def test_replicator_record_that_is_rewritten_without_end_is_copied_at_time
     assert texts == [*map(str, range(replica.BURST)), "49"]
 
 
-async def test_replicator_what_is_held_is_written_when_the_federation_goes_away(
+async def test_replicator_writes_held_records_on_outage(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replica, "BURST", 1)
@@ -158,7 +158,7 @@ async def test_replicator_what_is_held_is_written_when_the_federation_goes_away(
     await eventually(lambda: holds(world, A, b"1"))
 
 
-async def test_replicator_deletion_is_not_held_and_what_was_held_is_not_written(
+async def test_replicator_deletion_discards_held_record(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replica, "BURST", 1)
@@ -192,7 +192,7 @@ async def test_replicator_contact_vouches_for_no_more_than_all_copies(
     await contact_is(world, lambda contact: contact.revision > changed)
 
 
-async def test_replicator_what_one_node_writes_in_an_hour_is_bounded_and_others_are_still_copied(
+async def test_replicator_limits_bytes_per_node_and_hour(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replica, "MAX_BYTES_PER_NODE", 20_000)
@@ -216,7 +216,7 @@ async def test_replicator_what_one_node_writes_in_an_hour_is_bounded_and_others_
     await contact_is(world, lambda contact: contact.revision > news[-1])
 
 
-async def test_replicator_what_a_node_says_of_itself_is_copied_up_to_what_is_read_of_it(world: World) -> None:
+async def test_replicator_copies_node_status_up_to_read_limit(world: World) -> None:
     await world.join()
     await put(world, keys.peer_runs("other", "p"), bytes(replica.MAX_PEER_RECORD_BYTES))
     await passed(world)
@@ -224,7 +224,7 @@ async def test_replicator_what_a_node_says_of_itself_is_copied_up_to_what_is_rea
 
 
 @pytest.mark.parametrize("names", [1, 50])
-def test_replicator_hours_of_rewriting_large_records_cost_what_a_store_can_bear(names: int) -> None:
+def test_replicator_rewrites_stay_within_store_limit(names: int) -> None:
     pace, hours, written = replica.ReplicationBudget(), 2, 0
     large = bytes(900_000)
     kept = [keys.registry("tools", f"t{i}") for i in range(names)]

@@ -64,7 +64,7 @@ async def test_federation_first_call_goes_by_the_link_that_is_there(tmp_path: Pa
     await world.store.close()
 
 
-async def test_federation_node_whose_own_store_is_away_answers_from_no_other(tmp_path: Path) -> None:
+async def test_federation_without_node_store_uses_no_other(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.own.away = True
     with pytest.raises(StoreUnavailable) as refused:
@@ -177,7 +177,7 @@ async def test_federation_without_its_certificate_the_node_says_so(world: World)
 # --- the federation is away -------------------------------------------------------------------------------
 
 
-async def test_federation_next_outage_is_probed_quickly_though_no_probe_ended_the_last(
+async def test_federation_probes_each_outage_quickly(
     tmp_path: Path,
 ) -> None:
     world = World(tmp_path)
@@ -254,7 +254,7 @@ async def test_federation_writes_are_refused_at_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", [keys.round("d", "1"), keys.announcement(NODE, "d", "1"), keys.all_peers()])
-async def test_federation_rounds_and_what_they_rest_on_never_come_from_copies(world: World, key: str) -> None:
+async def test_federation_rounds_are_never_read_from_replica(world: World, key: str) -> None:
     await world.join()
     await copied(world)
     world.there.away = True
@@ -296,7 +296,7 @@ async def test_federation_node_that_is_not_let_in_any_more_is_told_so(world: Wor
     assert (refused.value.next, world.store.removed) == ("Join again.", False)
 
 
-async def test_federation_node_that_was_removed_is_told_so_and_silence_does_not_change_that(
+async def test_federation_removed_node_keeps_the_error_during_outage(
     world: World,
 ) -> None:
     await world.there.create(A, tool("a"))

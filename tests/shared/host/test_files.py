@@ -57,7 +57,7 @@ def grown(root: Path) -> Path:
     return root
 
 
-def test_make_private_data_directory_that_was_open_is_closed_but_for_what_tools_work_in(
+def test_make_private_closes_open_data_directory_except_workspaces(
     tmp_path: Path,
 ) -> None:
     root = grown(tmp_path / "node")
@@ -76,7 +76,7 @@ def test_make_private_data_directory_that_was_open_is_closed_but_for_what_tools_
     assert mode(root / "logs/r1/0.1.log") == 0o600
 
 
-def test_make_private_closing_once_more_changes_nothing(tmp_path: Path) -> None:
+def test_make_private_is_idempotent(tmp_path: Path) -> None:
     root = grown(tmp_path / "node")
     make_data_dir_private(root)
     before = {path: path.lstat().st_ctime_ns for path in root.rglob("*")}
@@ -84,9 +84,7 @@ def test_make_private_closing_once_more_changes_nothing(tmp_path: Path) -> None:
     assert {path: path.lstat().st_ctime_ns for path in root.rglob("*")} == before
 
 
-def test_make_private_walk_that_was_cut_short_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_make_private_repeats_interrupted_walk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = grown(tmp_path / "node")
 
     def killed(path: Path) -> None:
@@ -111,7 +109,7 @@ def test_make_private_new_data_directory_is_closed_whatever_the_umask(tmp_path: 
     assert mode(root) == 0o700
 
 
-def test_make_private_links_are_left_alone_with_what_they_point_to(tmp_path: Path) -> None:
+def test_make_private_ignores_links_and_their_targets(tmp_path: Path) -> None:
     root = grown(tmp_path / "node")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -122,7 +120,7 @@ def test_make_private_links_are_left_alone_with_what_they_point_to(tmp_path: Pat
     assert (mode(elsewhere), mode(elsewhere / "file")) == (0o777, 0o666)
 
 
-def test_make_private_folder_that_users_share_stays_as_it_is(tmp_path: Path) -> None:
+def test_make_private_ignores_shared_folder(tmp_path: Path) -> None:
     shared = grown(tmp_path / "shared")
     shared.chmod(0o1777)
     make_data_dir_private(shared)
@@ -131,7 +129,7 @@ def test_make_private_folder_that_users_share_stays_as_it_is(tmp_path: Path) -> 
 
 
 @as_root
-def test_make_private_what_belongs_to_others_is_left_alone(tmp_path: Path) -> None:
+def test_make_private_ignores_files_of_other_users(tmp_path: Path) -> None:
     root = grown(tmp_path / "node")
     os.chown(root / "inbox", 10001, 10001)
     make_data_dir_private(root)
@@ -139,12 +137,12 @@ def test_make_private_what_belongs_to_others_is_left_alone(tmp_path: Path) -> No
     assert not is_accessible_to_others(root / "inbox")
 
 
-def test_make_private_what_is_not_there_is_no_trouble(tmp_path: Path) -> None:
+def test_make_private_ignores_missing_folder(tmp_path: Path) -> None:
     remove_access(tmp_path / "never")
     assert not is_accessible_to_others(tmp_path / "never")
 
 
-def test_make_private_under_the_nodes_umask_nothing_is_open(tmp_path: Path) -> None:
+def test_make_private_node_umask_creates_private_files(tmp_path: Path) -> None:
     set_private_umask()
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()

@@ -84,7 +84,7 @@ def test_socket_of_another_users_socket_is_theirs(asked: str, host: str) -> None
 
 
 @pytest.mark.parametrize("end", ["close", "shutdown and close"])
-def test_socket_of_socket_that_nobody_holds_any_more_is_nobodys(asked: str, end: str) -> None:
+def test_socket_of_orphaned_socket_is_not_found(asked: str, end: str) -> None:
     """The kernel reports such sockets as owned by root, in lines like those of root's own."""
     with connection() as (caller, accepted):
         ends = seen(accepted)
@@ -105,7 +105,7 @@ def test_socket_of_what_is_not_connected_is_not_found(asked: str) -> None:
         assert find_socket(("::1", own[1]), ("::1", other[1])) is None
 
 
-def test_socket_of_one_that_listens_at_the_callers_port_is_not_taken_for_it(asked: str) -> None:
+def test_socket_of_ignores_listener_on_same_port(asked: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, connection() as (_, accepted):
         _, called = seen(accepted)
         assert find_socket(("127.0.0.1", listener.getsockname()[1]), called) is None

@@ -69,7 +69,7 @@ def test_models_names(text: str) -> None:
         ("\ud800", "'\\ud800'"),
     ],
 )
-def test_models_what_is_wrong_with_a_name(text: str, fault: str) -> None:
+def test_models_name_fault_names_the_character(text: str, fault: str) -> None:
     assert fault in str(name_fault(text))
     with pytest.raises(ValidationError):
         _take(Name, text)
@@ -210,7 +210,7 @@ def test_models_seeds_body_and_the_flat_one_are_the_same() -> None:
     assert tool == Tool(name="t", author="a", image="busybox")
 
 
-def test_models_seeds_init_makes_a_pipeline_of_one_step_that_bears_the_tools_name() -> None:
+def test_models_init_of_seed_gives_one_step_named_after_the_tool() -> None:
     pipeline = PipelineInit.model_validate({"tool": "t", "dataset": "d"}).pipeline()
     assert pipeline == Pipeline(name="t", steps=[Step(tool="t", dataset="d", name="t")])
 
@@ -250,7 +250,7 @@ def test_models_times_are_kept_in_utc_and_need_a_zone() -> None:
             _take(Timestamp, text)
 
 
-def test_models_what_is_stored_is_read_back_the_same() -> None:
+def test_models_json_roundtrip() -> None:
     step = Step(tool="t", dataset="d", env={"A": "1"}, limits=Limits(cpu=0.5))
     pipeline = Pipeline(name="p", steps=[step], overlap="queue")
     assert Pipeline.model_validate(json.loads(pipeline.model_dump_json(exclude_none=True))) == pipeline
@@ -271,7 +271,7 @@ ROUND = {
 @pytest.mark.parametrize(
     ("model", "fields"), [(Dataset, {"name": "data", "master": "/x.git"}), (Round, ROUND)]
 )
-async def test_models_node_is_listed_once_and_what_older_versions_stored_is_read(
+async def test_models_duplicate_node_is_refused_unless_stored(
     model: type[Dataset | Round], fields: dict[str, Any]
 ) -> None:
     with pytest.raises(ValidationError, match="the node 'b' is listed twice"):

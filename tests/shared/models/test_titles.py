@@ -62,7 +62,7 @@ def test_title_long_titles_that_begin_alike_have_two_names() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  ", "two\nlines", "a\0b", "\ud800 half", "x" * 501, "a\u2028b"])
-def test_title_what_is_no_line_of_text_is_no_title(text: str) -> None:
+def test_title_rejects_text_that_is_not_one_line(text: str) -> None:
     for body in ({"name": text, "steps": STEPS}, {"title": text, "steps": STEPS}):
         with pytest.raises(ValidationError):
             PipelineInit.model_validate(body)
@@ -104,7 +104,7 @@ def test_title_seeds_word_for_the_engines_socket(said: Any, wanted: bool) -> Non
     assert made.steps[0].engine_socket is wanted
 
 
-def test_title_what_is_unset_is_not_written_so_that_earlier_versions_write_the_same() -> None:
+def test_title_unset_fields_are_not_written() -> None:
     pipeline = Pipeline.model_validate({"name": "p", "steps": STEPS})
     tool = Tool(name="t", image="busybox")
     for text in (

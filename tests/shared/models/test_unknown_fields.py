@@ -206,7 +206,7 @@ def test_unknown_fields_run_moves_keep_unknown_fields_of_its_steps(change: Calla
     assert dump(change(_run())).count(b'"more":{"kept":true}') == 5
 
 
-def test_unknown_fields_carry_over_takes_what_a_new_definition_does_not_know() -> None:
+def test_unknown_fields_carry_over_to_new_definition() -> None:
     before = Pipeline.model_validate_json(
         '{"name":"p","x":1,"steps":[{"name":"one","tool":"t","dataset":"d","y":null,"retry":{"z":2}},'
         '{"name":"two","tool":"t","dataset":"d","gone":1}]}',

@@ -122,7 +122,7 @@ async def test_controller_changes_during_the_work_cause_one_more_pass(bench: Job
     assert worker.calls["a"] == 2
 
 
-async def test_controller_failure_is_tried_again_later_each_time_and_forgotten_after_success(
+async def test_controller_backoff_grows_and_resets_after_success(
     bench: JobBench,
 ) -> None:
     outcomes: list[Exception | None] = [ValueError("x"), StoreUnavailable("y"), ValueError("z"), None]
@@ -202,7 +202,7 @@ async def test_controller_seconds_returned_bring_another_pass(bench: JobBench) -
     await eventually(lambda: calls == 3)
 
 
-async def test_controller_all_kept_records_are_looked_at_again_now_and_then(bench: JobBench) -> None:
+async def test_controller_resyncs_all_records_periodically(bench: JobBench) -> None:
     worker = Worker()
     await bench.make("a", "b", "over")
     await bench.change("over", Job(over=True))

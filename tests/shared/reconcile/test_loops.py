@@ -97,7 +97,7 @@ async def running(loop: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
 QUICK = Backoff(0.01, 0.01)
 
 
-async def test_every_survives_what_its_step_raises_and_shows_it() -> None:
+async def test_every_survives_and_reports_failed_step() -> None:
     conditions, calls = Conditions(), 0
     shown: list[list[str]] = []
 
@@ -128,7 +128,7 @@ async def test_every_outages_are_no_fault_of_the_loop() -> None:
         assert subjects(conditions) == []
 
 
-async def test_every_wake_ends_the_pause_and_what_is_set_during_a_step_counts() -> None:
+async def test_every_wake_ends_pause_and_counts_during_step() -> None:
     wake, calls = asyncio.Event(), 0
 
     async def step() -> None:
@@ -175,7 +175,7 @@ async def test_every_wake_does_not_shorten_a_back_off() -> None:
         assert calls == 1
 
 
-async def test_every_debounce_gathers_what_comes_together() -> None:
+async def test_every_debounce_merges_wakes() -> None:
     wake, calls = asyncio.Event(), 0
 
     async def step() -> None:

@@ -45,7 +45,7 @@ async def test_mirror_lists_more_than_one_page(bench: JobBench, monkeypatch: pyt
     assert bench.names() == set("abcde")
 
 
-async def test_mirror_what_is_not_kept_goes_and_is_told(bench: JobBench) -> None:
+async def test_mirror_drops_records_no_longer_selected(bench: JobBench) -> None:
     await bench.make("a", "b")
     await bench.change("b", Job(over=True))
     await bench.start_mirror()
@@ -84,7 +84,7 @@ async def test_mirror_unreadable_record_is_passed_over(bench: JobBench) -> None:
     await eventually(lambda: bench.names() == {"a", "b", "z"})
 
 
-async def test_mirror_what_is_wrong_with_a_record_is_logged_without_its_values(
+async def test_mirror_logs_record_faults_without_values(
     bench: JobBench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await bench.store.create("/jobs/newer", b'{"n": "hunter2"}')
@@ -116,7 +116,7 @@ async def test_mirror_store_that_is_away_at_the_start_is_waited_for(bench: JobBe
     assert bench.names() == {"a"}
 
 
-async def test_mirror_store_that_was_set_back_is_believed(bench: JobBench) -> None:
+async def test_mirror_follows_restored_store(bench: JobBench) -> None:
     """After a reset, the same revision does not imply the same content."""
     before = await bench.make("a")
     await bench.make("b", "c", "d", "e")

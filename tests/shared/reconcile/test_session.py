@@ -75,7 +75,7 @@ async def test_session_lease_is_renewed_over_and_over(store: UnavailableStore) -
         assert not session.lost.is_set()
 
 
-async def test_session_lease_that_ended_is_replaced_and_its_keys_made_again(store: UnavailableStore) -> None:
+async def test_session_expired_lease_is_replaced_with_its_keys(store: UnavailableStore) -> None:
     owner = Owner(store)
     async with Session(store, 60, owner.make_key, interval=QUICK) as session:
         await held(session)
@@ -137,7 +137,7 @@ async def test_session_entering_does_not_wait_for_a_store_that_is_away(store: Un
         assert session.lease is not None
 
 
-async def test_session_owner_that_failed_is_called_again_with_the_same_lease(store: UnavailableStore) -> None:
+async def test_session_failed_owner_is_retried_with_same_lease(store: UnavailableStore) -> None:
     owner = Owner(store, failures=2)
     async with Session(store, 60, owner.make_key, interval=QUICK) as session:
         await held(session)

@@ -63,7 +63,7 @@ def test_newest_first_is_the_reverse_order_and_keeps_the_id(ids: list[str]) -> N
 
 
 @given(st.binary())
-def test_runs_what_is_packed_comes_out_byte_for_byte(document: bytes) -> None:
+def test_runs_pack_roundtrip_is_byte_identical(document: bytes) -> None:
     assert unpack_run(pack_run(document)) == document
 
 
@@ -75,7 +75,7 @@ def test_runs_run_takes_a_third_of_its_room() -> None:
 @pytest.mark.parametrize(
     "damage", [lambda p: p[:-3], lambda p: p + b"x", lambda p: b"\x07" + p, lambda p: b""]
 )
-def test_runs_what_is_damaged_is_not_unpacked(damage: Callable[[bytes], bytes]) -> None:
+def test_runs_damaged_pack_is_refused(damage: Callable[[bytes], bytes]) -> None:
     with pytest.raises(ValueError, match="it is"):
         unpack_run(damage(pack_run(dump(a_run(0)))))
 
@@ -143,7 +143,7 @@ async def test_runs_run_that_is_written_again_comes_back(store: Store) -> None:
     assert await records.replace(missed.id, again, stored.revision) is None
 
 
-async def test_runs_what_changes_meanwhile_stays_and_the_others_go(store: Store) -> None:
+async def test_runs_retention_keeps_concurrently_changed_run(store: Store) -> None:
     records = RunRecords(store, NODE)
     runs = [a_run(hour) for hour in range(3)]
     for run in runs:
@@ -155,7 +155,7 @@ async def test_runs_what_changes_meanwhile_stays_and_the_others_go(store: Store)
     assert [r.run for r in await live(records)] == [changed]
 
 
-async def test_runs_where_an_older_version_has_made_it_again_the_later_one_stays(store: Store) -> None:
+async def test_runs_recreated_by_older_version_keeps_the_later(store: Store) -> None:
     records = RunRecords(store, NODE)
     missed, done = a_run(1, phase=RunPhase.MISSED, missed="late"), a_run(1)
     await settled(records, missed)
@@ -181,7 +181,7 @@ async def test_runs_removed_with_its_index(store: Store) -> None:
     assert (await store.list(keys.runs_root(NODE))).entries == []
 
 
-async def test_runs_what_cannot_be_read_is_named(store: Store) -> None:
+async def test_runs_unreadable_record_is_named(store: Store) -> None:
     records = RunRecords(store, NODE)
     await settled(records, a_run(1), a_run(2))
     entry = await records.entry(a_run(1).id)

@@ -104,7 +104,7 @@ async def test_alarms_condition_that_flaps_is_one_alarm() -> None:
         assert sorted(kinds) == ["clone", "engine"]
 
 
-async def test_alarms_what_several_services_notice_is_one_alarm_until_the_last_is_well() -> None:
+async def test_alarms_of_several_services_are_one_until_all_recover() -> None:
     store = MemoryStore()
     async with alarming(store, "runner") as one, alarming(store, "registry") as other:
         report(one, "store")
@@ -212,7 +212,7 @@ def test_alarms_alarm_of_a_condition(name: str, subject: str, facts: dict[str, s
     assert to_alarm(condition, NODE, "registry").id == alarm.id
 
 
-async def test_alarms_alarm_that_cannot_be_read_any_more_ends_and_holds_up_no_other() -> None:
+async def test_alarms_unreadable_alarm_ends_and_blocks_no_other() -> None:
     store = MemoryStore()
     async with alarming(store) as conditions:
         report(conditions)
@@ -244,7 +244,7 @@ class OddStore(MemoryStore):
         return await super().transact(checks, writes)
 
 
-async def test_alarms_alarm_that_cannot_be_written_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_alarms_unwritable_alarm_blocks_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mao_shared.service.alarms.WRITE_BACKOFF", Backoff(0.01, 30.0))
     store = OddStore()
     async with alarming(store) as conditions:
@@ -253,7 +253,7 @@ async def test_alarms_alarm_that_cannot_be_written_holds_up_no_other(monkeypatch
         assert [alarm.kind for alarm in await raised(store)] == ["clone"]
 
 
-async def test_alarms_what_an_earlier_process_left_open_ends_though_it_is_learned_late(
+async def test_alarms_left_by_earlier_process_end_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The store was unavailable at the start, while the condition came and went."""
@@ -299,7 +299,7 @@ async def test_alarms_condition_that_becomes_worse_is_an_alarm_of_its_own() -> N
 
 
 @pytest.mark.parametrize(("before", "alarms"), [("degraded", 2), ("failed", 1)])
-async def test_alarms_condition_that_is_failed_after_a_restart_is_told_anew_only_when_it_was_milder(
+async def test_alarms_failed_condition_after_restart_is_sent_if_worse(
     before: Literal["degraded", "failed"], alarms: int
 ) -> None:
     store = MemoryStore()

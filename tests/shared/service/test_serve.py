@@ -129,7 +129,7 @@ async def test_serve_open_stream_does_not_hold_up_the_stop(program: Process) -> 
     assert "ERROR" not in log
 
 
-async def test_serve_service_on_loopback_is_both_addresses_that_localhost_may_mean(program: Process) -> None:
+async def test_serve_loopback_binds_ipv4_and_ipv6(program: Process) -> None:
     port = program.url.rpartition(":")[2]
     async with httpx.AsyncClient() as client:
         for host in ("127.0.0.1", "[::1]"):

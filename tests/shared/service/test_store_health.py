@@ -69,9 +69,7 @@ def make_room(etcd: EtcdServer) -> None:
         subprocess.run([*call, *words], check=True, capture_output=True, env=env)
 
 
-async def test_store_health_etcd_that_is_full_is_failed_everywhere_and_well_again(
-    small_etcd: EtcdServer, small_store: Store
-) -> None:
+async def test_store_health_full_etcd_fails_and_recovers(small_etcd: EtcdServer, small_store: Store) -> None:
     app = make_app(store=small_store.ping)
     conditions = conditions_of(app)
     watch = StoreHealthWatch(small_store, conditions, QUOTA)
@@ -101,7 +99,7 @@ async def test_store_health_etcd_that_is_full_is_failed_everywhere_and_well_agai
         await eventually_answers(alarm_is_over)
 
 
-async def test_store_health_etcd_that_is_away_is_failed_until_it_is_back(small_etcd: EtcdServer) -> None:
+async def test_store_health_unreachable_etcd_fails_until_back(small_etcd: EtcdServer) -> None:
     store, conditions = open_store(small_etcd.endpoints, deadline=1.0), Conditions()
     watch = StoreHealthWatch(store, conditions, QUOTA)
     try:

@@ -38,7 +38,7 @@ async def dumped(store: Store) -> tuple[bytes, int]:
     return stream.getvalue(), revision
 
 
-async def test_backup_all_but_leases_and_other_nodes_comes_back_byte_for_byte(store: Store) -> None:
+async def test_backup_restores_bytes_except_leases_and_other_nodes(store: Store) -> None:
     await fill(store)
     text, revision = await dumped(store)
     assert revision == (await store.list("/mao")).revision
@@ -73,7 +73,7 @@ async def test_backup_all_pages_show_one_moment(store: Store, monkeypatch: pytes
     assert [(put.key, put.value) for put in read_all(b"".join(lines))] == [(name, b"old") for name in names]
 
 
-async def test_backup_loading_again_changes_nothing_and_goes_on_where_it_stopped(store: Store) -> None:
+async def test_backup_load_is_idempotent_and_resumes(store: Store) -> None:
     puts = [[Put(keys.run("node-1", f"r{n:03}"), b"x" * n)] for n in range(200)]
     assert await load_keys(store, "node-1", puts[:70]) == 70
     assert await load_keys(store, "node-1", puts) == 130
@@ -82,7 +82,7 @@ async def test_backup_loading_again_changes_nothing_and_goes_on_where_it_stopped
     assert (await store.list("/mao")).entries == before
 
 
-async def test_backup_what_another_node_uses_stays_and_what_is_ours_is_no_guess(store: Store) -> None:
+async def test_backup_load_keeps_shared_records_and_refuses_own_conflicts(store: Store) -> None:
     shared = keys.registry("tools", "t")
     await store.create(shared, b"newer")
     assert await load_keys(store, "node-1", [[Put(shared, b"older")]]) == 0
@@ -95,7 +95,7 @@ async def test_backup_what_another_node_uses_stays_and_what_is_ours_is_no_guess(
     assert caught.value.code == "store-not-empty"
 
 
-async def test_backup_what_was_written_together_is_loaded_together_in_the_order_of_time(store: Store) -> None:
+async def test_backup_load_keeps_transactions_and_their_order(store: Store) -> None:
     later, earlier = keys.run("node-1", "a"), keys.run("node-1", "z")
     await store.create(earlier, b"{}")
     pairs = [(keys.run("node-1", f"doc{n}"), keys.series("node-1", "p", "s", f"index{n}")) for n in range(60)]
@@ -115,9 +115,7 @@ async def test_backup_what_was_written_together_is_loaded_together_in_the_order_
 
 
 @pytest.mark.parametrize("there", ["registry", "half of a pair"])
-async def test_backup_what_is_there_already_parts_nothing_that_was_written_together(
-    store: Store, there: str
-) -> None:
+async def test_backup_load_keeps_transactions_beside_existing_keys(store: Store, there: str) -> None:
     """A run in the history and its index entry share a revision, as do a turn and its run."""
     pairs = [
         (keys.past_run("node-1", f"r{n}"), keys.run_index("node-1", "failed", "p", f"r{n}")) for n in range(3)
@@ -148,13 +146,13 @@ async def test_backup_what_is_there_already_parts_nothing_that_was_written_toget
         b'{"revision":"one","key":"/mao/x","text":""}\n',
     ],
 )
-def test_backup_line_that_is_none_is_refused(said: bytes) -> None:
+def test_backup_load_rejects_malformed_line(said: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:
         read_all(said)
     assert caught.value.code == "backup-invalid"
 
 
-async def test_backup_entries_say_whether_they_hang_on_a_lease(store: Store) -> None:
+async def test_backup_entries_mark_leased_keys(store: Store) -> None:
     await fill(store)
     leased = {entry.key for entry in (await store.list("/mao")).entries if entry.leased}
     assert leased == {keys.member("node-1"), keys.idempotency("node-1", "a", "b")}

@@ -30,7 +30,7 @@ def fail(code: StatusCode, details: str, *, write: bool) -> MaoError:
         (StatusCode.INTERNAL, "Internal error from Core"),
     ],
 )
-def test_errors_read_that_fails_finds_the_store_away(code: StatusCode, details: str) -> None:
+def test_errors_failed_read_is_store_unavailable(code: StatusCode, details: str) -> None:
     error = fail(code, details, write=False)
     assert type(error) is StoreUnavailable
     assert error.code == "store-unavailable"
@@ -38,7 +38,7 @@ def test_errors_read_that_fails_finds_the_store_away(code: StatusCode, details: 
     assert error.next
 
 
-def test_errors_federations_etcd_is_in_no_setting_of_this_node_and_grpcs_words_are_not_shown() -> None:
+def test_errors_of_federation_etcd_name_no_node_setting_nor_grpc_text() -> None:
     error = translate(
         StatusCode.INTERNAL, "Internal error from Core", endpoint="h:1", write=False, shared=True
     )
@@ -62,7 +62,7 @@ def test_errors_federations_etcd_is_in_no_setting_of_this_node_and_grpcs_words_a
         (StatusCode.UNKNOWN, "Stream removed"),
     ],
 )
-def test_errors_write_that_was_not_confirmed_is_unknown(code: StatusCode, details: str) -> None:
+def test_errors_unconfirmed_write_is_unknown(code: StatusCode, details: str) -> None:
     error = fail(code, details, write=True)
     assert type(error) is StoreUnknown
     assert error.next
@@ -82,7 +82,7 @@ def test_errors_write_that_was_not_confirmed_is_unknown(code: StatusCode, detail
         (StatusCode.NOT_FOUND, "etcdserver: requested lease not found", "lease-ended", "Try again"),
     ],
 )
-def test_errors_write_that_surely_was_not_applied_finds_the_store_away(
+def test_errors_write_never_sent_is_store_unavailable(
     code: StatusCode, details: str, problem: str, next_step: str
 ) -> None:
     error = fail(code, details, write=True)

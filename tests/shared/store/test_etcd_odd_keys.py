@@ -18,7 +18,7 @@ def _put(server: EtcdServer, key: bytes) -> None:
 
 
 @pytest.mark.etcd
-async def test_odd_keys_they_are_left_out_of_listings_and_watches(etcd_server: EtcdServer) -> None:
+async def test_odd_keys_are_omitted_from_lists_and_watches(etcd_server: EtcdServer) -> None:
     etcd_server.wipe()
     store = open_store(etcd_server.endpoints)
     before = await store.create(PREFIX + "a", b"")

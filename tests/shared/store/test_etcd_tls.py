@@ -111,7 +111,7 @@ async def _keep(store: Store, lease: int) -> None:
         pass
 
 
-async def test_tls_who_is_struck_off_can_do_nothing(
+async def test_tls_revoked_user_is_refused(
     federation: FederationEtcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also ends open watches and leases, which etcd itself would continue."""
@@ -219,7 +219,7 @@ async def test_tls_files_that_hold_something_else(federation: FederationEtcd, co
         open_store(federation.endpoints, tls=files)
 
 
-def test_tls_what_a_certificate_says_is_read_as_others_read_it(federation: FederationEtcd) -> None:
+def test_tls_certificate_facts_agree_with_pki(federation: FederationEtcd) -> None:
     """Covers both forms of dates: up to 2049, and later."""
     for days in (1, 20_000):
         files = federation.files("node-2@1", lifetime=timedelta(days=days))

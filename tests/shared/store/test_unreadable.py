@@ -71,7 +71,7 @@ async def test_records_unreadable_one_is_beside_the_others(
 
 
 @pytest.mark.parametrize("key", [PREFIX + "m", "/mao/nodes/n/schedules/j", "odd"])
-def test_way_out_names_the_command_that_restores_and_one_that_gives_the_record_up(key: str) -> None:
+def test_way_out_names_restore_and_removal_commands(key: str) -> None:
     told = recovery_step(key)
     assert "maoctl node restore FILE --replace" in told
     assert ("maoctl job remove j" if "schedules" in key else f"etcdctl del {key}") in told
@@ -170,7 +170,7 @@ async def test_unreadable_mirror_tells_when_an_unreadable_record_is_gone(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_unreadable_mirror_subscriber_that_raises_keeps_nobody_from_being_told(
+async def test_unreadable_mirror_failing_subscriber_blocks_no_other(
     records: Records[Alarm], conditions: Conditions
 ) -> None:
     mirror, told = Mirror(records, conditions=conditions), set[str]()

@@ -144,7 +144,7 @@ async def test_retry_lost_passes_an_unknown_write_on_where_it_is_asked_to() -> N
     assert await retry_lost(attempt, "it") == "done"
 
 
-async def test_retry_lost_keeps_saying_that_a_write_is_unknown_when_it_cannot_read_again() -> None:
+async def test_retry_lost_unreadable_result_stays_unknown() -> None:
     calls = 0
 
     async def attempt() -> str | None:

@@ -43,7 +43,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("case", AMBIGUOUS)
-async def test_framing_request_whose_end_two_readers_could_see_elsewhere(case: str) -> None:
+async def test_framing_ambiguous_request_end_is_refused(case: str) -> None:
     headers, status = AMBIGUOUS[case]
     async with serve() as site:
         client = await site.connect()

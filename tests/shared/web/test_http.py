@@ -13,7 +13,7 @@ def test_if_match_write_that_may_go_on(expected: int | None) -> None:
     check_if_match(expected, 12)
 
 
-def test_if_match_write_on_an_old_look_is_refused_with_the_present_revision() -> None:
+def test_if_match_stale_write_is_refused_with_current_revision() -> None:
     with pytest.raises(PreconditionFailed) as refused:
         check_if_match(11, 12)
     assert etag(11) in refused.value.detail

@@ -82,7 +82,7 @@ async def test_idempotency_another_body_under_the_same_key_is_refused(store: Sto
     assert await count(store) == 1
 
 
-async def test_idempotency_process_that_dies_after_creating_creates_nothing_more(store: Store) -> None:
+async def test_idempotency_crash_after_create_creates_once(store: Store) -> None:
     with pytest.raises(Died):
         await send(store, "tea", "k", creator(store, "tea", dies_after=True))
     again = await send(store, "tea", "k")
@@ -132,7 +132,7 @@ class Menu:
         return await once(self.store, "node-1", "orders.create", key, body, Receipt, make, taken=taken)
 
 
-async def test_idempotency_repeat_after_a_death_takes_what_was_made_for_its_own(store: Store) -> None:
+async def test_idempotency_repeat_after_crash_returns_the_created_record(store: Store) -> None:
     menu = Menu(store)
     menu.dies = True
     with pytest.raises(Died):

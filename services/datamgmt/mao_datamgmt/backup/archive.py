@@ -25,12 +25,13 @@ import stat
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, Protocol, TypeVar
+from typing import IO, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from mao_datamgmt.digests import HashingReader
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models import NodeName, Timestamp
 
@@ -93,6 +94,7 @@ class ArchiveWriter:
         self._add(name, io.BytesIO(content), len(content), 0o600)
 
     def add_stream(self, name: str, stream: IO[bytes], size: int) -> None:
+        """Add `size` bytes of a stream, and close it."""
         self._add(name, stream, size, 0o600)
 
     def add_file(self, name: str, path: Path) -> bool:
@@ -120,31 +122,20 @@ class ArchiveWriter:
     def _add(self, name: str, stream: IO[bytes], size: int, mode: int) -> None:
         info = tarfile.TarInfo(name)
         info.size, info.mode = size, mode
-        hashed = _HashingReader(stream)
-        try:
-            self._tar.addfile(info, hashed)  # type: ignore[arg-type] # it has all methods that are called
-        except OSError as error:
-            if "unexpected end of data" in str(error):
-                raise FileShrunk(f"{name} became shorter while it was copied") from error
-            raise
-        self.manifest.files[name] = (hashed.digest.hexdigest(), size)
+        with HashingReader(stream) as hashed:
+            try:
+                self._tar.addfile(info, hashed)
+            except OSError as error:
+                if "unexpected end of data" in str(error):
+                    raise FileShrunk(f"{name} became shorter while it was copied") from error
+                raise
+            self.manifest.files[name] = (hashed.sha256, size)
 
     def close(self) -> None:
         """Add the manifest and complete the archive."""
         self.add_bytes(MANIFEST, json.dumps(self.manifest.model_dump()).encode())
         self._tar.close()
         self._zipped.close()
-
-
-@dataclass(slots=True)
-class _HashingReader:
-    stream: IO[bytes]
-    digest: Any = field(default_factory=hashlib.sha256)
-
-    def read(self, size: int) -> bytes:
-        piece = self.stream.read(size)
-        self.digest.update(piece)
-        return piece
 
 
 def read_files(source: IO[bytes]) -> Iterator[BackupFile]:

@@ -45,7 +45,7 @@ def restored_failure(backup_at: datetime) -> Failure:
     return Failure(
         code=RESTORED,
         detail=f"{unknown_since(backup_at)}; it is not run again by itself.",
-        next="See what the dataset has from it (maoctl dataset log); run it again if needed.",
+        next="See what the dataset has from it (maoctl dataset log NAME); run it again if needed.",
         fault="infrastructure",
     )
 

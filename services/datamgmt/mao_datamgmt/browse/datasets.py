@@ -93,7 +93,7 @@ def list_statuses(
             status = dataset_status(context, name, failures.get(name))
         except (MaoError, RepositoryError, OSError) as error:  # a broken clone must not hide the others
             detail = f"The clone of dataset {name} cannot be read: {error}"
-            next_step = f"It is repaired automatically; see: maoctl dataset get {name}."
+            next_step = f"It is repaired automatically; see: maoctl dataset get {name}"
             outbox = Outbox(state="waiting", code="clone-broken", detail=detail, next=next_step)
             status = DatasetStatus(
                 name=name, master="", branches=[], unpushed=0, failure=detail, outbox=outbox, size=0

@@ -52,7 +52,7 @@ def check_git_service(service: str | None) -> None:
     if service == "git-receive-pack":
         raise ReadOnly(
             "This address is read-only: a dataset cannot be pushed to through the node.",
-            next="Let a tool write it, or push to the dataset's remote itself: maoctl dataset show NAME.",
+            next="Let a tool write it, or push to the remote that 'maoctl dataset show NAME' shows.",
         )
     raise InvalidInput("Only git's smart HTTP protocol is supported.", next="Use git 1.6.6 or later.")
 
@@ -115,10 +115,12 @@ class UploadPack:
             raise NotFound(
                 f"The remote of dataset {name!r} is not on this node: it is {master}.",
                 code="git-remote-elsewhere",
-                next=f"git clone {master}",
+                next=f"Clone it from there: git clone {master}",
             )
         if not path.is_dir():
-            raise NotFound(f"There is no repository at {master}.", next=f"maoctl dataset show {name}")
+            raise NotFound(
+                f"There is no repository at {master}.", next=f"Compare its record: maoctl dataset show {name}"
+            )
         return path
 
     async def advertise(self, path: Path, protocol: str | None) -> AsyncGenerator[bytes]:
@@ -180,7 +182,7 @@ class UploadPack:
             raise Unavailable(
                 f"git cannot be started on the node: {error.strerror}.",
                 code="git-missing",
-                next="Install it there (apt-get install git), or use: maoctl dataset archive NAME.",
+                next="Install git there, or download an archive instead: maoctl dataset download NAME",
             ) from error
 
 

@@ -262,7 +262,7 @@ def acknowledge(context: Context, dataset: str) -> list[BrokenClone]:
         raise NotFound(
             f"No clone of dataset {dataset!r} was set aside as broken, or it was acknowledged.",
             code="nothing-to-acknowledge",
-            next=f"See its state: maoctl dataset get {dataset}.",
+            next=f"See its state: maoctl dataset get {dataset}",
         )
     for _, record in found:
         if record.state == "waiting":

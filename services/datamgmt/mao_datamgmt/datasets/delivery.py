@@ -147,7 +147,7 @@ def branch_rewritten(context: Context, clone: Clone, known: str, remote_tip: str
 
 def how_to_resolve(clone: Clone, choices: str) -> str:
     """Return the `next` text of an error that a person has to resolve."""
-    return f"Choose how to proceed: maoctl dataset resolve {clone.path.stem} with {choices}."
+    return f"Choose how to proceed: 'maoctl dataset resolve {clone.path.stem}' with {choices}."
 
 
 def branch_conflict(clone: Clone, conflict: MergeConflict) -> MaoError:

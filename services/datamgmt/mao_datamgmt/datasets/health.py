@@ -102,7 +102,7 @@ class HealthChecks:
         """Check the files in the key directory."""
         found = await self._executor.read(access.key_faults, self._context.access.key_dir)
         for fault in found:
-            self._conditions.report("ssh-key", fault.name, detail=f"{fault.words}.", next_step=fault.next)
+            self._conditions.report("ssh-key", fault.name, detail=f"{fault.text}.", next_step=fault.next)
         self._conditions.clear_all_but("ssh-key", [fault.name for fault in found])
 
     async def check_outboxes(self) -> None:

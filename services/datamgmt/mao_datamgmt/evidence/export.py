@@ -11,6 +11,7 @@ from functools import partial
 import mao_git
 from mao_datamgmt.browse.archive import ZipSink
 from mao_datamgmt.context import Context
+from mao_datamgmt.digests import ContentDigest, content_digest
 from mao_datamgmt.settings import About
 from mao_git import Clone, ContentStream
 from mao_shared.logs import mask_command, mask_env
@@ -18,9 +19,7 @@ from mao_shared.models import Run, format_time
 
 from .crate import METADATA, CrateFile, CrateRun, CrateStep, Entity, describe
 from .steps import (
-    ContentDigest,
     StepEvidence,
-    content_digest,
     find_steps,
     log_path,
     open_content,

@@ -1,10 +1,9 @@
-"""Finds the records, commits, files and logs of a run's steps, and measures content. Blocking."""
+"""Finds the records, commits, files and logs of a run's steps. Blocking."""
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,52 +13,13 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import dataset_names
 from mao_datamgmt.provenance import WrittenFiles
-from mao_git import Clone, ContentStream, RepositoryError, blob_hash
+from mao_git import Clone, ContentStream, RepositoryError
 from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Run, StepRun, format_time, is_name
 from mao_shared.states import RUN_ENDED, StepPhase
 
 READ_SIZE = 1 << 20  # bytes
 MAX_ATTEMPT = 999
-
-
-class ContentDigest:
-    """Computes `size` in bytes, `sha256` and `blob` (the git id) of content while it is read.
-
-    `declared` is the expected size in bytes.
-    """
-
-    def __init__(self, declared: int) -> None:
-        self._declared = declared
-        self._sha256 = hashlib.sha256()
-        self._git = blob_hash(declared)
-        self.size = 0
-
-    def read(self, pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """Yield the pieces unchanged. Raises OSError at the end if their size is not the declared one."""
-        for piece in pieces:
-            self.size += len(piece)
-            self._sha256.update(piece)
-            self._git.update(piece)
-            yield piece
-        if self.size != self._declared:
-            raise OSError(f"it has {self.size} bytes; {self._declared} were expected")
-
-    @property
-    def sha256(self) -> str:
-        return self._sha256.hexdigest()
-
-    @property
-    def blob(self) -> str:
-        return self._git.hexdigest()
-
-
-def content_digest(size: int, pieces: Iterable[bytes | memoryview]) -> ContentDigest:
-    """Read all pieces and return their digest. Raises OSError if their size is not `size`."""
-    digest = ContentDigest(size)
-    for _ in digest.read(pieces):
-        pass
-    return digest
 
 
 @dataclass(frozen=True)
@@ -106,7 +66,7 @@ def find_steps(context: Context, run_id: str, run: Run | None) -> list[StepEvide
             raise NotFound(
                 f"There is no run {run_id!r} on this node, and no commit of it.",
                 code="run-not-found",
-                next="List the runs with 'maoctl run list', the commits with 'maoctl dataset log'.",
+                next="List the runs with 'maoctl run list', the commits with 'maoctl dataset log NAME'.",
             )
         return published
     if run.phase not in RUN_ENDED:

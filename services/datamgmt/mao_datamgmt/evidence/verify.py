@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mao_datamgmt.context import Context
+from mao_datamgmt.digests import content_digest
 from mao_datamgmt.provenance import manifest
 from mao_git import Clone, LfsPointer, RepositoryError, blob_hash
 from mao_shared.errors import MaoError
@@ -14,7 +15,6 @@ from mao_shared.models.run import Mismatch, Verification
 
 from .steps import (
     StepEvidence,
-    content_digest,
     find_steps,
     log_path,
     open_content,

@@ -86,7 +86,7 @@ def _vote_failed(task: VoteTask, reason: str) -> Unavailable:
     return Unavailable(
         f"Round {task.round} could not be computed: {reason}",
         code="vote-broken",
-        next="It is retried automatically. If it keeps failing, check free memory: maoctl doctor.",
+        next="It is retried automatically. If it keeps failing, check free memory: maoctl doctor",
     )
 
 

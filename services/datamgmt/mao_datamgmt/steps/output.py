@@ -256,7 +256,7 @@ def unreadable(path: str) -> InvalidInput:
         f"The tool's output cannot be read: no access to {path!r}.",
         code="output-unreadable",
         next="Let the tool make its files readable for their owner (mode 644, folders 755); check that it "
-        "runs with the node's user id: maoctl tool check IMAGE.",
+        "runs with the node's user id: maoctl tool check IMAGE",
         path=path,
     )
 

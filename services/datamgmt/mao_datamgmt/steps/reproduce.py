@@ -12,6 +12,7 @@ import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.clones import sync_clone
+from mao_datamgmt.digests import content_digest
 from mao_git import CheckoutOptions, Clone, blob_hash
 from mao_shared.errors import NotFound
 from mao_shared.host.data_dir import Workspace
@@ -228,10 +229,6 @@ def _same(reproductions: FileDigest | None, originals: str | None, lfs: Mapping[
 def _content(folder: Path, found: FoundFile) -> FileDigest:
     if found.link is not None:
         return FileDigest(_blob_id(found.link.encode()))
-    git = blob_hash(found.size)
-    plain = hashlib.sha256()
     with output.open_file(folder, found) as stream:
-        while piece := stream.read(_READ_SIZE):
-            git.update(piece)
-            plain.update(piece)
-    return FileDigest(git.hexdigest(), plain.hexdigest())
+        measured = content_digest(found.size, iter(partial(stream.read, _READ_SIZE), b""))
+    return FileDigest(measured.blob, measured.sha256)

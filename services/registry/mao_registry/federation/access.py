@@ -212,7 +212,7 @@ def _invited(before: Identity | None, node: str, context: FederationContext) -> 
         raise AlreadyExists(
             f"The node {node!r} has already joined.",
             code="node-joined",
-            next=f"If it is gone for good, remove it first: maoctl federation remove {node}.",
+            next=f"If it is gone for good, remove it first: maoctl federation remove {node}",
         )
     user = next_user(node, before)
     if (excess := len(invitation_user(user)) - pki.MAX_USER) > 0:

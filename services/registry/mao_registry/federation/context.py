@@ -186,7 +186,7 @@ class FederationRecords:
             raise NotFound(
                 "The federation's store does not record which federation it belongs to.",
                 code="federation-unknown",
-                next="On the node that created it, complete the command: maoctl federation create NAME.",
+                next="On the node that created it, complete the command: maoctl federation create NAME",
             )
         return stored.record
 
@@ -227,7 +227,7 @@ def in_federation(name: str) -> Conflict:
     return Conflict(
         f"This node is already in the federation {name!r}.",
         code="in-federation",
-        next="See it with 'maoctl federation show'; leave it first: maoctl federation leave.",
+        next="See it with 'maoctl federation show'; leave it first: maoctl federation leave",
     )
 
 
@@ -235,7 +235,7 @@ def not_in_federation(node: str) -> NotFound:
     return NotFound(
         f"The node {node!r} is in no federation.",
         code="no-federation",
-        next="Create one with 'maoctl federation create NAME', or join one: maoctl federation join TOKEN.",
+        next="Create one with 'maoctl federation create NAME', or join one: maoctl federation join TOKEN",
     )
 
 

@@ -86,7 +86,7 @@ class LeaveCommand:
                     f"The federation cannot be reached: {error.detail}",
                     code=error.code,
                     next="Try again when it answers, or leave without: maoctl federation leave --force; then"
-                    f" run on a core node: maoctl federation remove {self.context.node}.",
+                    f" run on a core node: maoctl federation remove {self.context.node}",
                 ) from error
             known = await self.replica.contact(link.id) is not None
             if known:

@@ -55,7 +55,7 @@ def check_removal(members: Sequence[EtcdMemberState], node: str) -> None:
         raise Conflict(
             f"The node {node!r} is the last core node: without it the federation has no store.",
             code="last-core",
-            next="Promote another node first: maoctl federation promote NODE.",
+            next="Promote another node first: maoctl federation promote NODE",
         )
     healthy = sum(member.healthy for member in rest)
     if healthy < quorum(len(rest)):
@@ -86,13 +86,13 @@ def check_addition(members: Sequence[EtcdMemberState], node: str) -> None:
         raise Conflict(
             f"The node {learner!r} is being promoted; etcd takes one new member at a time.",
             code="promotion-under-way",
-            next=f"Wait for it, or cancel it: maoctl federation demote {learner}.",
+            next=f"Wait for it, or cancel it: maoctl federation demote {learner}",
         )
     if len(voters) >= MAX_VOTERS:
         raise Conflict(
             f"There are {len(voters)} core nodes already.",
             code="too-many-cores",
-            next="Demote another one first: maoctl federation demote NODE.",
+            next="Demote another one first: maoctl federation demote NODE",
         )
 
 

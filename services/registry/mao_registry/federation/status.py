@@ -21,7 +21,7 @@ from .context import FederationContext, FederationRecords
 from .etcd_members import advice, quorum
 
 if TYPE_CHECKING:
-    from mao_shared.store.etcd_admin import Health
+    from mao_shared.store.etcd_admin import MemberHealth
 
 UNAVAILABLE_CODE = FederationUnavailable.default_code
 QUORUM_PERIOD = 30.0  # seconds; a check only reads what the connection has noticed
@@ -113,7 +113,7 @@ def nodes_after_removal(states: list[NodeState], node: str) -> list[NodeState]:
 
 async def _ask_cores(
     context: FederationContext, link: Link, cores: Sequence[CoreMember]
-) -> dict[str, Health]:
+) -> dict[str, MemberHealth]:
     """Query the health of core nodes; return it by node, empty if etcd does not answer."""
     try:
         async with context.connect_admin(link.endpoints) as admin:

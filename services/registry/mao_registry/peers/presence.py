@@ -164,7 +164,7 @@ class Members:
                 raise Forbidden(
                     f"The node {node!r} takes part in datasets, and only a core node can end that for it.",
                     code="not-core",
-                    next=f"On a core node (see maoctl federation show): maoctl federation remove {node}.",
+                    next=f"On a core node (see maoctl federation show): maoctl federation remove {node}",
                 ) from error
         for dataset in listed:
             await self._remove_from_dataset(dataset, node)
@@ -174,7 +174,7 @@ class Members:
             raise Conflict(
                 f"The node {node!r} is present.",
                 code="node-present",
-                next="Stop that node first, or withdraw its enrolments there: maoctl pipeline withdraw NAME.",
+                next="Stop that node first, or withdraw its enrolments there: maoctl pipeline withdraw NAME",
             )
 
     async def _remove_from_dataset(self, dataset: str, node: str) -> None:

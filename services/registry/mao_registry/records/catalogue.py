@@ -21,7 +21,7 @@ R = TypeVar("R", bound=Named)
 Checked = TypeVar("Checked", bound=Named, contravariant=True)
 
 
-class Rules(Protocol[Checked]):
+class RecordRules(Protocol[Checked]):
     """The rules of one kind of record. `noun` names the kind in messages and in maoctl."""
 
     noun: str
@@ -42,7 +42,7 @@ class Rules(Protocol[Checked]):
 class Catalogue(Generic[R]):
     """The records of one kind. Outages raise StoreUnavailable or StoreUnknown."""
 
-    def __init__(self, records: Records[R], rules: Rules[R], endorser: Endorser) -> None:
+    def __init__(self, records: Records[R], rules: RecordRules[R], endorser: Endorser) -> None:
         self.records = records
         self.rules = rules
         self.endorser = endorser

@@ -62,9 +62,10 @@ def still_referenced(noun: str, name: str, references: Iterable[Reference]) -> S
     order = list(_REMOVAL_COMMANDS)
     ordered = sorted(set(references), key=lambda reference: (order.index(reference.kind), reference.name))
     shown = ", ".join(map(str, ordered[:5])) + (f" and {len(ordered) - 5} more" if ordered[5:] else "")
+    removal = _REMOVAL_COMMANDS[ordered[0].kind].format(ordered[0].name)
     return StillReferenced(
         f"The {noun} {name!r} is still used by {shown}.",
-        next=_REMOVAL_COMMANDS[ordered[0].kind].format(ordered[0].name),
+        next=f"Remove what uses it, beginning with: {removal}",
         references=[{"kind": reference.kind, "name": reference.name} for reference in ordered],
     )
 

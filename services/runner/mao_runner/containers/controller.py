@@ -25,7 +25,7 @@ from .admission import Admission, AgreementsNotReady
 from .data_dir import HostPaths, assign_owner, find_engine_socket
 from .engine import ContainerMirror, EngineMonitor
 from .network import ToolNetwork
-from .plan import Observed, WaitKind, runner_step
+from .plan import StepObservation, WaitKind, runner_step
 from .slots import SlotQueue
 from .spec import check_host_network, step_container
 
@@ -138,10 +138,10 @@ class StepController:
             return not self._network.is_usable(step.spec.network)
         return name in self._unstored_logs
 
-    def _observe(self, run: Run, key: StepAttempt) -> Observed:
+    def _observe(self, run: Run, key: StepAttempt) -> StepObservation:
         running = run.steps[key.step].phase is StepPhase.RUNNING
         container = self.containers.get(container_name(run.node, key))
-        return Observed(
+        return StepObservation(
             step=run.steps[key.step],
             cancelled=run.cancel is not None,
             container=container if container is not None and self._belongs_to(container, key) else None,

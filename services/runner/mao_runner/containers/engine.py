@@ -72,12 +72,10 @@ class ContainerMirror:
 
         self._subscribers.append(look)
         try:
-            while True:
-                changed.clear()
-                now = self._known.get(container.name)
-                if now is not None and now.state == "exited":
-                    return now
+            while (now := self._known.get(container.name)) is None or now.state != "exited":
                 await changed.wait()
+                changed.clear()
+            return now
         finally:
             self._subscribers.remove(look)
 

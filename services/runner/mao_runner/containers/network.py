@@ -55,7 +55,7 @@ class ToolNetwork:
     ) -> None:
         self.name = name
         self.problem: MaoError = Unavailable(
-            f"The network {name} has not been checked since the runner started.", next="maoctl doctor"
+            f"The network {name} has not been checked since the runner started.", next="Run 'maoctl doctor'."
         )
         self._driver = driver
         self._conditions = conditions

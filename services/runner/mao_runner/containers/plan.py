@@ -23,7 +23,7 @@ KILL_RETRY = 5.0  # seconds after a SIGKILL that had no effect yet
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class StepObservation:
     """The state of a step when its next action is decided.
 
     Attributes:
@@ -143,7 +143,7 @@ Action = (
 )
 
 
-def decide(view: Observed) -> Action:
+def decide(view: StepObservation) -> Action:
     """Return the next action; after it the step is observed and decided again."""
     if view.step.phase not in RUNNER_PHASES:
         return Ignore()
@@ -158,7 +158,7 @@ def decide(view: Observed) -> Action:
     return _running(view)
 
 
-def _ready(view: Observed) -> Action:
+def _ready(view: StepObservation) -> Action:
     if view.cancelled:
         return Cancel(None)
     if not view.engine:
@@ -168,7 +168,7 @@ def _ready(view: Observed) -> Action:
     return Begin() if view.granted else AwaitSlot(view.ahead)
 
 
-def _starting(view: Observed) -> Action:
+def _starting(view: StepObservation) -> Action:
     if view.container is not None and view.container.state == "running":
         return NoteRunning(view.container)
     if view.cancelled:
@@ -178,7 +178,7 @@ def _starting(view: Observed) -> Action:
     return AwaitSlot(view.ahead) if view.parked and not view.granted else Launch()
 
 
-def _running(view: Observed) -> Action:
+def _running(view: StepObservation) -> Action:
     container = view.container
     if container is None or container.state == "created":
         return Confirm()

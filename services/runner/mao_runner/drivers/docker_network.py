@@ -54,7 +54,7 @@ def ensure_network(client: APIClient, name: str, bridge: str, labels: Mapping[st
         raise EngineRefused(
             f"The network {name} already exists, but {'; '.join(wrong)}.",
             code="tool-network-differs",
-            next=f"docker network rm {name} (the runner creates it again within seconds), "
+            next=f"Remove it with 'docker network rm {name}' (the runner creates it again within seconds), "
             "or choose another name: MAO_TOOL_NETWORK_NAME.",
         )
     return [pool["Subnet"] for pool in network["IPAM"]["Config"] or [] if ":" not in pool["Subnet"]]

@@ -198,7 +198,7 @@ def launch_error(image: str, status: int, words: str) -> EngineRefused:
         return EngineRefused(
             f"The engine does not find the step's workspace: {words}.",
             code="workspace-missing",
-            next="Check that the data directory exists and MAO_HOSTDIR is right: maoctl doctor.",
+            next="Check that the data directory exists and MAO_HOSTDIR is right: maoctl doctor",
         )
     if status == 404 and (network := _NO_NETWORK.search(words)):
         return EngineRefused(
@@ -210,13 +210,13 @@ def launch_error(image: str, status: int, words: str) -> EngineRefused:
         return EngineRefused(
             f"The image {image} has been removed from this node.",
             code="image-not-found",
-            next=f"docker pull {image}, or enrol again to pin another one; then run the pipeline again.",
+            next=f"Pull it (docker pull {image}) or enrol again to pin another; then run the pipeline again.",
         )
     if _contains_any(words, CANNOT_EXECUTE):
         return EngineRefused(
             f"The tool's command cannot be started: {words}.",
             code="tool-cannot-start",
-            next="Check command and entry point of the image: maoctl tool check.",
+            next="Check command and entry point of the image: maoctl tool check IMAGE",
         )
     return EngineRefused(
         f"The engine refuses the container: {words}.",

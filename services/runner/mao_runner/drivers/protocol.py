@@ -270,5 +270,5 @@ def image_not_found(image: str, words: str) -> InvalidInput:
     return InvalidInput(
         f"There is no image {image}: {words}.",
         code="image-not-found",
-        next=f"Check name and tag (and 'docker login' if it is private); pull it: docker pull {image}.",
+        next=f"Check name and tag (and 'docker login' if it is private); pull it: docker pull {image}",
     )
