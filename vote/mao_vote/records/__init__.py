@@ -26,6 +26,7 @@ from .cells.table import (
     VotedField,
     pack_records,
     pack_versions,
+    sort_differences,
     unpack_records,
     vote_table,
 )
@@ -110,6 +111,7 @@ __all__ = [
     "plan_object_fields",
     "record_format",
     "same_text",
+    "sort_differences",
     "summarize_document",
     "summarize_table",
     "text_style",
