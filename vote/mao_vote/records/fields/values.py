@@ -25,7 +25,7 @@ from mao_shared.models.round import FieldKind, FieldRule
 
 from .kinds import FALSE, TRUE, describe_kind, infer_kind
 from .number_style import NumberStyle, parse_decimals, parse_integers
-from .observed import Observed, contents, is_quoted, observe
+from .observed import Observed, content_of, contents, is_quoted, observe
 from .time_values import DAY_SECONDS, parse_dates, parse_datetimes, parse_durations, parse_times
 from .types import NO_OBSERVATION, FieldType, Quotes, find_missing
 
@@ -37,6 +37,7 @@ __all__ = ["FieldType", "infer_field", "is_observed", "parse_values"]
 _READ_DIRECTLY = frozenset({"integer", "number", "text", "identifier", "category"})
 """Kinds that are read as fast as the distinct texts are found."""
 FEW_VALUES = 20  # of all versions together
+_FEW_ROWS = 1000  # of a column, in which Python finds a character sooner than polars
 MAX_LEVELS = 100  # of lists and objects in a cell; the interpreter's own limit varies
 _BRACKETS, _STRING = re.compile(r"[\[\]{}]"), re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _ABSENT = "\0absent"  # the word of a field that is not there, where that is a value
@@ -56,17 +57,18 @@ def infer_field(
     observed = observe(columns, votes)
     quotes, doubts = _find_quotes(observed, rule, is_json=is_json)
     if is_json:
-        is_string = is_quoted(observed.distinct)
         if quotes != "ignored":
-            observed = observed.only(is_string if quotes == "required" else ~is_string)
-        observed = observed.mapped(contents(observed.distinct))
-    stripped = observed.distinct.str.strip_chars()
+            observed = observed.only(
+                [text.startswith('"') == (quotes == "required") for text in observed.texts]
+            )
+        observed = observed.mapped([content_of(text) for text in observed.texts])
     if not rule.missing_is_value:
-        observed = observed.only(~stripped.is_in(sorted({*NO_OBSERVATION, *rule.missing})))
+        missing_texts = {*NO_OBSERVATION, *rule.missing}
+        observed = observed.only([text not in missing_texts for text in observed.stripped.texts])
     found = infer_kind(name, observed) if rule.type is None else describe_kind(rule.type, observed)
     if rule.type is None and found.kind == "integer" and _have_fractions(columns, votes, found.style):
         found.kind = "number"
-    missing, more_doubts = find_missing(found.kind, observed.distinct.str.strip_chars(), rule.missing)
+    missing, more_doubts = find_missing(found.kind, observed.stripped.texts, rule.missing)
     doubts += [*found.doubts, *(more_doubts if not rule.missing_is_value else [])]
     tolerance = rule.tolerance
     if tolerance is not None and found.kind == "date":
@@ -91,14 +93,14 @@ def infer_field(
 
 def _find_quotes(observed: Observed, rule: FieldRule, *, is_json: bool) -> tuple[Quotes, list[str]]:
     """Return how JSON strings are read: as anything if the type is declared, or by what most values are."""
-    if not is_json or not observed.distinct.len():
+    if not is_json or not observed.texts:
         return "", []
     if rule.type is not None:
         return "ignored", []
-    is_string = is_quoted(observed.distinct)
+    is_string = [text.startswith('"') for text in observed.texts]
     if observed.is_mostly(is_string):
         return "required", []
-    if observed.is_mostly(~is_string):
+    if observed.is_mostly([not is_quote for is_quote in is_string]):
         return "", []
     return "", ["some are JSON strings and others are not, which never agree: declare the type"]
 
@@ -114,11 +116,13 @@ def _have_fractions(columns: Sequence[Series], votes: Sequence[int], style: Numb
         return False
     having = total = values = 0
     for column, count in zip(columns, votes, strict=True):
+        total += count if column.count() else 0
+        values += column.count()
+        if column.len() <= _FEW_ROWS and not any("." in text for text in column.to_list() if text):
+            continue
         marked = column.filter(column.str.contains(".", literal=True).fill_null(value=False))
         number = marked.cast(polars.Float64, strict=False)
         having += count if ((number != number.floor()) & number.is_finite()).any() else 0
-        total += count if column.count() else 0
-        values += column.count()
     return 2 * having >= total > 0 or (having > 0 and values < FEW_VALUES)
 
 
