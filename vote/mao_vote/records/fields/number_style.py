@@ -61,9 +61,9 @@ def parse_decimals(texts: Series, style: NumberStyle) -> Series:
         return _parse(texts, style, form)
     import polars
 
-    number = texts.cast(polars.Float64, strict=False) + 0.0
-    is_long = (texts.str.len_bytes() > MAX_DIGITS) & ~texts.str.contains(".", literal=True)
-    return _parse_unusual(texts, number, ~number.is_finite() | is_long, form)
+    text = polars.col("text")
+    is_long = (text.str.len_bytes() > MAX_DIGITS) & ~text.str.contains(".", literal=True)
+    return _cast(texts, text.cast(polars.Float64, strict=False) + 0.0, is_long, form)
 
 
 def parse_integers(texts: Series, style: NumberStyle) -> Series:
@@ -73,20 +73,23 @@ def parse_integers(texts: Series, style: NumberStyle) -> Series:
         return _parse(texts, style, form)
     import polars
 
-    number = texts.cast(polars.Int64, strict=False).cast(polars.Float64)
-    return _parse_unusual(texts, number, texts.str.len_bytes() > MAX_DIGITS, form)
+    text = polars.col("text")
+    number = text.cast(polars.Int64, strict=False).cast(polars.Float64)
+    return _cast(texts, number, text.str.len_bytes() > MAX_DIGITS, form)
 
 
-def _parse_unusual(texts: Series, number: Series, unusual: Series, form: str) -> Series:
-    """Return numbers that a cast found, with those parsed anew that may be something else."""
-    unusual = unusual | number.is_null()
-    for sign in ("", "+", "-"):
-        is_padded = texts.str.starts_with(f"{sign}0") & ~texts.str.starts_with(f"{sign}0.")
-        unusual |= is_padded & (texts.str.len_bytes() > len(f"{sign}0"))
-    places = (unusual & texts.is_not_null()).arg_true()
+def _cast(texts: Series, number: Expr, is_odd: Expr, form: str) -> Series:
+    """Return numbers that a cast finds; texts that may be something else are parsed by their form."""
+    import polars
+
+    found = texts.to_frame("text").select(
+        "text", number=number, is_odd=is_odd | polars.col("text").str.contains(r"(?s)^[+-]?0[^.]")
+    )
+    is_odd = polars.col("is_odd") | ~polars.col("number").is_finite().fill_null(value=False)
+    places = found.select((is_odd & polars.col("text").is_not_null()).arg_true())["is_odd"]
     if not places.len():
-        return number
-    return number.scatter(places, _parse(texts.gather(places), NumberStyle(), form))
+        return found["number"]
+    return found["number"].scatter(places, _parse(texts.gather(places), NumberStyle(), form))
 
 
 def _parse(texts: Series, style: NumberStyle, form: str) -> Series:

@@ -25,7 +25,7 @@ from mao_shared.models.round import FieldKind, FieldRule
 
 from .kinds import FALSE, TRUE, describe_kind, infer_kind
 from .number_style import NumberStyle, parse_decimals, parse_integers
-from .observed import Observed, content_of, contents, is_quoted, observe
+from .observed import WHITE_SPACE, Observed, content_of, contents, is_quoted, observe
 from .time_values import DAY_SECONDS, parse_dates, parse_datetimes, parse_durations, parse_times
 from .types import NO_OBSERVATION, FieldType, Quotes, find_missing
 
@@ -148,6 +148,13 @@ def is_observed(texts: Series, field: FieldType, *, is_json: bool) -> Series:
 
     if field.missing_is_value:
         return polars.repeat(value=True, n=texts.len(), eager=True)
+    if texts.len() <= _FEW_ROWS:
+        bare = (
+            text and (content_of(text) if is_json else text).strip(WHITE_SPACE) for text in texts.to_list()
+        )
+        return polars.Series(
+            [text is not None and text not in field.missing for text in bare], dtype=polars.Boolean
+        )
     content = contents(texts) if is_json else texts
     return (~content.str.strip_chars().is_in(field.missing)).fill_null(value=False)
 
@@ -155,22 +162,21 @@ def is_observed(texts: Series, field: FieldType, *, is_json: bool) -> Series:
 def _parse(texts: Series, field: FieldType, *, is_json: bool) -> DataFrame:
     import polars
 
-    frame = texts.to_frame("text").with_columns(
-        content=contents(texts) if is_json else texts,
-        is_string=is_quoted(texts) if is_json else polars.lit(value=False),
-    )
     content, is_string = polars.col("content"), polars.col("is_string")
+    frame = polars.DataFrame({"text": texts, "content": contents(texts) if is_json else texts})
     if not field.missing_is_value:
-        frame = frame.with_columns(
-            polars.when(~content.str.strip_chars().is_in(field.missing)).then(content).alias("content")
-        )
-    is_readable = {"": ~is_string, "required": is_string, "ignored": polars.lit(value=True)}
-    readable = polars.when(is_readable[field.quotes] if is_json else True).then(content)
-    frame = frame.with_columns(
-        number=_read_numbers(frame.select(readable.alias("content"))["content"], field)
-    )
-    unread = frame.select(polars.when(polars.col("number").is_null()).then(content).alias("content"))
-    frame = frame.with_columns(word=_read_words(unread["content"], field))
+        is_missing = content.str.strip_chars().is_in(field.missing)
+        frame = frame.with_columns(polars.when(~is_missing).then(content).alias("content"))
+    readable = unread = frame["content"]
+    if is_json:
+        frame = frame.with_columns(is_string=is_quoted(texts))
+        if field.quotes != "ignored":
+            is_readable = is_string if field.quotes == "required" else ~is_string
+            readable = frame.select(polars.when(is_readable).then(content).alias("content"))["content"]
+    number = _read_numbers(readable, field)
+    if field.is_measure:
+        unread = frame.select(polars.when(number.is_null()).then(content).alias("content"))["content"]
+    frame = frame.with_columns(number=number, word=_read_words(unread, field))
     word = polars.col("word")
     if is_json and field.quotes != "ignored":  # `7` and `"7"` are different words
         quoted = polars.lit('"') + word + polars.lit('"')
