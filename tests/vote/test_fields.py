@@ -463,12 +463,12 @@ def test_infer_field_keeps_tolerances() -> None:
     ("fold", "texts"),
     [
         (["case"], ["Ada", "ADA", "ada"]),
-        (["case"], ["Stra\u00dfe", "STRASSE", "strasse"]),
+        (["case"], ["Stra\u00dfe", "STRASSE", "strasse", "STRA\u1e9eE"]),
         (
             ["case"],
             ["\u03a3\u03af\u03c3\u03c5\u03c6\u03bf\u03c2", "\u03a3\u038a\u03a3\u03a5\u03a6\u039f\u03a3"],
         ),
-        (["space"], ["Ada L", " Ada\u00a0 L ", "Ada\tL"]),
+        (["space"], ["Ada L", " Ada\u00a0 L ", "Ada\tL", "\ufeffAda L\u200b"]),
         (["accents"], ["caf\u00e9", "cafe", "cafe\u0301"]),
         (["case", "space", "accents"], [" \u00c9t\u00e9", "ete", "E\u0301TE "]),
     ],

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from mao_shared.json_text import parse_json, render_json
 from mao_shared.models.round import FieldKind, FieldRule
 
+from .folding import fold_texts
 from .kinds import FALSE, TRUE, describe_kind, infer_kind
 from .number_style import NumberStyle, parse_decimals, parse_integers
 from .observed import WHITE_SPACE, Observed, content_of, contents, is_quoted, observe
@@ -214,17 +215,7 @@ def _read_numbers(texts: Series, field: FieldType) -> Series:
 
 def _read_words(texts: Series, field: FieldType) -> Series:
     """Return texts in the form in which they are compared: one for all spellings that count as the same."""
-    words = texts
-    if not texts.is_null().all() and (texts.str.len_bytes() != texts.str.len_chars()).any():
-        words = texts.str.normalize("NFC")
-    if "space" in field.fold:
-        words = words.str.replace_all(r"\s+", " ").str.strip_chars()
-    if "accents" in field.fold:
-        words = words.str.normalize("NFD").str.replace_all(r"\p{Mn}", "").str.normalize("NFC")
-    if "case" in field.fold:
-        is_ascii = words.str.len_bytes() == words.str.len_chars()
-        words = _mapped(words, ~is_ascii, _casefold)
-        words = words.zip_with(~is_ascii.fill_null(value=True), words.str.to_lowercase())
+    words = fold_texts(texts, field.fold)
     if field.kind in _CANONICAL:
         return _mapped(words, words.str.contains(r"^\s*[\[{]"), _CANONICAL[field.kind])
     return _truth_values(words, field) if field.kind == "boolean" else words
@@ -238,10 +229,6 @@ def _truth_values(words: Series, field: FieldType) -> Series:
     is_true, is_false = spelling.is_in([*TRUE, *digits[0]]), spelling.is_in([*FALSE, *digits[1]])
     value = polars.when(is_true).then(polars.lit("true")).when(is_false).then(polars.lit("false"))
     return polars.select(value.otherwise(words).alias("word"))["word"]
-
-
-def _casefold(text: str) -> str:
-    return unicodedata.normalize("NFC", text.casefold())
 
 
 def _canonical(text: str) -> str:
