@@ -11,7 +11,25 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mao_shared.models.round import FieldRule
-from mao_vote.records.fields.types import FieldType
+from mao_vote.records.fields import observed, values
+from mao_vote.records.fields.number_style import (
+    NumberStyle,
+    are_decimals,
+    are_integers,
+    parse_decimals,
+    parse_integers,
+)
+from mao_vote.records.fields.observed import WHITE_SPACE, Observed
+from mao_vote.records.fields.time_values import (
+    DATE_SIEVE,
+    DURATION_SIEVE,
+    TIME_SIEVE,
+    parse_dates,
+    parse_datetimes,
+    parse_durations,
+    parse_times,
+)
+from mao_vote.records.fields.types import DateOrder, FieldType
 from mao_vote.records.fields.values import infer_field, is_observed, parse_values
 
 Candidate = tuple[float | None, str | None]
@@ -311,8 +329,8 @@ def test_parse_values_comma_is_what_it_is_in_the_column(texts: list[str], expect
 )
 def test_parse_values_each_node_has_its_own_spelling(nodes: tuple[list[str], ...]) -> None:
     found = field_of(*nodes)
-    for values in zip(*nodes, strict=True):
-        assert same(values, found)
+    for texts in zip(*nodes, strict=True):
+        assert same(texts, found)
 
 
 @pytest.mark.parametrize(
@@ -463,12 +481,12 @@ def test_infer_field_keeps_tolerances() -> None:
     ("fold", "texts"),
     [
         (["case"], ["Ada", "ADA", "ada"]),
-        (["case"], ["Stra\u00dfe", "STRASSE", "strasse"]),
+        (["case"], ["Stra\u00dfe", "STRASSE", "strasse", "STRA\u1e9eE"]),
         (
             ["case"],
             ["\u03a3\u03af\u03c3\u03c5\u03c6\u03bf\u03c2", "\u03a3\u038a\u03a3\u03a5\u03a6\u039f\u03a3"],
         ),
-        (["space"], ["Ada L", " Ada\u00a0 L ", "Ada\tL"]),
+        (["space"], ["Ada L", " Ada\u00a0 L ", "Ada\tL", "\ufeffAda L\u200b"]),
         (["accents"], ["caf\u00e9", "cafe", "cafe\u0301"]),
         (["case", "space", "accents"], [" \u00c9t\u00e9", "ete", "E\u0301TE "]),
     ],
@@ -561,18 +579,18 @@ def test_infer_field_the_order_of_versions_and_records_does_not_matter(
     assert infer(nodes[::-1]) == found
     assert infer([texts[::-1] for texts in nodes]) == found
     texts = [text for node in nodes for text in node]
-    values = candidates(texts, found, is_json=is_json)
-    assert candidates(texts[::-1], found, is_json=is_json) == values[::-1]
-    for text, (number, word) in zip(texts, values, strict=True):
+    every = candidates(texts, found, is_json=is_json)
+    assert candidates(texts[::-1], found, is_json=is_json) == every[::-1]
+    for text, (number, word) in zip(texts, every, strict=True):
         assert number is None or word is None
         assert number is None or number - number == 0  # finite
         if not rule.missing_is_value:
             assert text is not None or (number, word) == NOTHING
         else:
             assert (number, word) != NOTHING
-    observed = is_observed(as_series(texts), found, is_json=is_json).to_list()
-    assert observed == [value != NOTHING for value in values]
-    for text, value in zip(texts, values, strict=True):  # a text's value does not depend on the others
+    seen = is_observed(as_series(texts), found, is_json=is_json).to_list()
+    assert seen == [value != NOTHING for value in every]
+    for text, value in zip(texts, every, strict=True):  # a text's value does not depend on the others
         assert candidates([text], found, is_json=is_json) == [value]
 
 
@@ -582,3 +600,46 @@ def test_infer_field_votes_count_as_nodes_with_the_same_version(nodes: list[list
     series = [as_series(texts) for texts in nodes]
     weighted = infer_field("x", series, [2] * len(series), FieldRule(), is_json=False)
     assert infer_field("x", series * 2, [1] * (2 * len(series)), FieldRule(), is_json=False) == weighted
+
+
+@settings(deadline=None)
+@given(columns, rules, st.booleans())
+def test_infer_field_small_and_large_columns_are_read_alike(
+    nodes: list[list[str | None]], rule: FieldRule, is_json: bool
+) -> None:
+    series, votes = [as_series(texts) for texts in nodes], [1] * len(nodes)
+    small = infer_field("x", series, votes, rule, is_json=is_json)
+    seen = [is_observed(column, small, is_json=is_json).to_list() for column in series]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observed, "_FEW", -1)
+        patch.setattr(observed, "_FEW_CELLS", -1)
+        patch.setattr(values, "_FEW_ROWS", -1)
+        assert infer_field("x", series, votes, rule, is_json=is_json) == small
+        assert [is_observed(column, small, is_json=is_json).to_list() for column in series] == seen
+
+
+@settings(deadline=None)
+@given(st.lists(hostile, max_size=20))
+def test_sieves_let_all_texts_through_that_are_read(texts: list[str]) -> None:
+    sample = Observed([text.strip(WHITE_SPACE) for text in texts], [])
+    series = as_series(sample.texts)
+    orders: list[DateOrder] = ["", "dmy", "mdy"]
+    read = [
+        (TIME_SIEVE, parse_times(series)),
+        (DURATION_SIEVE, parse_durations(series)),
+        *((DATE_SIEVE, parse(series, order)) for parse in (parse_dates, parse_datetimes) for order in orders),
+    ]
+    for sieve, numbers in read:
+        through = sample.matching(sieve)
+        assert not any(
+            is_read > passed for is_read, passed in zip(numbers.is_not_null(), through, strict=True)
+        )
+    for style in (NumberStyle(), NumberStyle(",", "."), NumberStyle(".", ", ", "km")):
+        assert are_decimals(sample, style) == parse_decimals(series, style).is_not_null().to_list()
+        assert are_integers(sample, style) == parse_integers(series, style).is_not_null().to_list()
+
+
+def test_white_space_is_what_polars_strips() -> None:
+    letters = [chr(code) for code in range(0x3100)]
+    stripped = as_series(letters).str.strip_chars().to_list()
+    assert "".join(letter for letter, rest in zip(letters, stripped, strict=True) if not rest) == WHITE_SPACE

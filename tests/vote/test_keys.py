@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mao_shared.models.round import FileRule, VoteDefinition
 from mao_vote import FileDecision, decide_file
 from mao_vote.records import Key, NotRecords, choose_key, compare, find_record, vote_key
-from mao_vote.records.keys.folding import fold_texts
+from mao_vote.records.fields.folding import fold_texts
 
 Rows = Sequence[Sequence[object]]
 NAMES = ["Alpha/One", "Beta-Two", "Gamma Three", "Éclair", "Straße", "Ὀδυσσεύς", "Иван"]

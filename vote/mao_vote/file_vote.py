@@ -31,6 +31,7 @@ from .records import (
     pack_records,
     pack_versions,
     record_format,
+    sort_differences,
     text_style,
     unpack_records,
     vote_key,
@@ -61,14 +62,10 @@ class DisputedCells(Sequence[Cell]):
         self, aligned: Aligned, differences: Sequence[FieldDifferences], columns: Sequence[Cell]
     ) -> None:
         self._aligned, self._differences, self._columns = aligned, differences, columns
-        self._order = sorted(
-            (place, field, row)
-            for field, of_field in enumerate(differences)
-            for row, place in enumerate(of_field.cells["cell"])
-        )
+        self._order = sort_differences(differences)
 
     def __len__(self) -> int:
-        return len(self._columns) + len(self._order)
+        return len(self._columns) + self._order.height
 
     @overload
     def __getitem__(self, index: int) -> Cell: ...
@@ -80,7 +77,7 @@ class DisputedCells(Sequence[Cell]):
         number = range(len(self))[index]
         if number < len(self._columns):
             return self._columns[number]
-        place, field, row = self._order[number - len(self._columns)]
+        place, field, row = self._order.row(number - len(self._columns))
         found = self._differences[field]
         chosen, why, contested, observed = found.cells.row(row)[1:]
         values: dict[str, str | None] = {}

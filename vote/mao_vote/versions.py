@@ -42,6 +42,7 @@ from .records import (
 )
 
 MAX_NOTES = 20  # on the layout of a document
+_HEAD = 1000  # rows
 Shape = Literal["records", "document"]
 """A JSON file contains a list of records, or a document that is voted leaf by leaf."""
 Columns = Callable[[], list[str] | None]
@@ -68,6 +69,19 @@ class ParsedVersion:
     layout: Layout = field(default_factory=Layout)
     blanks: Collection[str] = ()
     is_complete: bool = True
+
+    def sharing_columns(self, other: ParsedVersion) -> ParsedVersion:
+        """Return the same with the other's columns where they are equal, so that these are in memory once."""
+        table, known = self.version.table, other.version.table
+        if table.height != known.height:
+            return self
+        names = [name for name in table.columns if name in known.columns]
+        heads = table.head(_HEAD), known.head(_HEAD)  # most columns that differ do so here
+        alike = (name for name in names if heads[0][name].equals(heads[1][name]))
+        shared = [name for name in alike if table[name].equals(known[name])]
+        if not shared:
+            return self
+        return replace(self, version=replace(self.version, table=table.with_columns(known.select(shared))))
 
     def laid_out(self, layout: Layout, reader: Reader) -> ParsedVersion:
         """Return a document with its table, or records with columns for what is inside of objects."""
@@ -116,9 +130,11 @@ def parse_versions(
     for content, holders in nodes.items():
         weight = sum(fixed_point(weights.get(node, 1.0)) for node in holders)
         try:
-            readings.append(_read(content, file_format, rule, tuple(holders), weight))
+            reading = _read(content, file_format, rule, tuple(holders), weight)
         except NotRecords as reason:
             abstained |= dict.fromkeys(holders, str(reason))
+        else:
+            readings.append(reading.sharing_columns(readings[0]) if readings else reading)
     readings.sort(key=lambda reading: (-reading.version.votes, -reading.version.weight, reading.content))
     layouts = {
         shape: _plan([reading for reading in readings if reading.shape == shape], file_format, rule)

@@ -21,6 +21,7 @@ from .cells.field_vote import (
     Rules,
     TableTally,
     VotedField,
+    sort_differences,
 )
 from .cells.memory import Memory, PastCells, extend_memory
 from .cells.table import RECORD, RowVoter, pack_records, pack_versions, unpack_records, vote_table
@@ -109,6 +110,7 @@ __all__ = [
     "plan_object_fields",
     "record_format",
     "same_text",
+    "sort_differences",
     "summarize_document",
     "summarize_table",
     "text_style",

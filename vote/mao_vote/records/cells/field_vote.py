@@ -85,6 +85,21 @@ class FieldDifferences:
     cells: DataFrame
 
 
+def sort_differences(differences: Sequence[FieldDifferences]) -> DataFrame:
+    """Return the cells of fields by place, then by field: cell, field (its index), row (in `cells`)."""
+    import polars
+
+    frames = [polars.DataFrame(schema={"cell": polars.UInt32, "field": polars.UInt32, "row": polars.UInt32})]
+    for number, of_field in enumerate(differences):
+        numbered = of_field.cells.select(
+            polars.col("cell").cast(polars.UInt32),
+            field=polars.lit(number, polars.UInt32),
+            row=polars.int_range(polars.len(), dtype=polars.UInt32),
+        )
+        frames.append(numbered)
+    return polars.concat(frames).sort("cell", "field", "row")
+
+
 Camps = tuple[tuple[str, ...], tuple[str, ...]]
 """Two sets of nodes that together have all values of a cell, one value each."""
 

@@ -7,20 +7,28 @@ so that a few odd cells, or all cells of a minority, change nothing. What is not
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
 
 from mao_shared.models.round import FieldKind
 
-from .number_style import NumberStyle, find_style, parse_decimals, parse_integers
-from .observed import Observed
-from .time_values import DATETIME_WITH_ZONE, parse_dates, parse_datetimes, parse_durations, parse_times
+from .number_style import NumberStyle, are_decimals, are_integers, find_style
+from .observed import NO_SPACE, SPACE, Observed
+from .time_values import (
+    DATE_SIEVE,
+    DATETIME_WITH_ZONE,
+    DURATION_SIEVE,
+    TIME_SIEVE,
+    parse_dates,
+    parse_datetimes,
+    parse_durations,
+    parse_times,
+)
 from .types import NOT_A_MEASURE, DateOrder
 
-if TYPE_CHECKING:
-    from polars import Series
-
 TRUE, FALSE = ("true", "yes", "t", "y", "on"), ("false", "no", "f", "n", "off")
+_BOTH_TRUTHS = frozenset({"true", "false", "yes", "no", "on", "off"})
 MAX_CATEGORIES = 50
 _ROWS_PER_CATEGORY = 5
 _CODE_NAMES = (
@@ -57,28 +65,32 @@ def infer_kind(name: str, observed: Observed) -> Found:
     Args:
         observed: its texts without those that are never an observation.
     """
-    measured = observed.only(~observed.distinct.str.strip_chars().is_in(sorted(NOT_A_MEASURE)))
-    if measured.distinct.len():
+    measured = _measured(observed)
+    if measured.texts:
         if _is_boolean(measured):
             return Found("boolean")
         for find in (_find_numbers, _find_times):
             if (found := find(name, measured)) is not None:
                 return found
-    if not observed.distinct.len():
+    if not observed.texts:
         return Found("text")
     return Found(_kind_of_words(observed), doubts=_doubts_about_words(measured))
 
 
+def _measured(observed: Observed) -> Observed:
+    return observed.only([text not in NOT_A_MEASURE for text in observed.stripped.texts])
+
+
 def describe_kind(kind: FieldKind, observed: Observed) -> Found:
     """Return a declared kind with the spelling that is inferred for it."""
-    measured = observed.only(~observed.distinct.str.strip_chars().is_in(sorted(NOT_A_MEASURE)))
+    measured = _measured(observed)
     found = Found(kind)
     if kind in ("integer", "number"):
         found.style, found.doubts = find_style(measured)
     elif kind in ("date", "datetime"):
-        found.order, found.doubts = _find_order(measured)
+        found.order, found.doubts = _find_order(measured.stripped)
     if kind == "datetime":
-        _check_zones(measured, found)
+        _check_zones(measured.stripped, found)
     return found
 
 
@@ -91,52 +103,57 @@ def is_code_name(name: str) -> bool:
 
 
 def _is_boolean(observed: Observed) -> bool:
-    words = observed.distinct.str.strip_chars().str.to_lowercase()
-    if observed.is_mostly(words.is_in(["true", "false", "yes", "no", "on", "off"])):
+    words = [text.lower() if len(text) < 6 else "" for text in observed.stripped.texts]
+    seen = set(words)
+    if seen.isdisjoint((*TRUE, *FALSE)):
+        return False
+    if observed.is_mostly([word in _BOTH_TRUTHS for word in words]):
         return True
-    seen = set(words)  # a single letter alone may be a code
+    # a single letter alone may be a code
     has_both = {"t", "f"} <= seen or {"y", "n"} <= seen
-    return has_both and observed.is_mostly(words.is_in([*TRUE, *FALSE]))
+    return has_both and observed.is_mostly([word in TRUE or word in FALSE for word in words])
 
 
 def _find_numbers(name: str, observed: Observed) -> Found | None:
     style, doubts = find_style(observed)
-    texts = observed.distinct.str.strip_chars()
-    numbers, integers = parse_decimals(texts, style), parse_integers(texts, style)
-    if not observed.is_mostly(numbers.is_not_null()) or _DURATION_UNITS.fullmatch(style.unit):
+    bare = observed.stripped
+    numbers = are_decimals(bare, style)
+    if not observed.is_mostly(numbers) or _DURATION_UNITS.fullmatch(style.unit):
         return None
     if is_code_name(name) and not style.unit:
         return Found("identifier")
-    if not style.unit and (reason := _code_reason(observed, texts, style, doubts)) is not None:
+    if not style.unit and (reason := _code_reason(bare, style, doubts)) is not None:
         return Found("identifier", doubts=[reason] if reason else [])
-    is_whole = observed.is_mostly(integers.is_not_null()) and not observed.most_have(
-        numbers.is_not_null() & integers.is_null()
-    )
-    if not is_whole or style.unit:
+    integers = are_integers(bare, style)
+    fractions = [
+        is_number and not is_integer for is_number, is_integer in zip(numbers, integers, strict=True)
+    ]
+    if style.unit or not observed.is_mostly(integers) or observed.most_have(fractions):
         return Found("number", style, doubts=doubts)
-    if observed.is_mostly(parse_dates(texts, "").is_not_null()):
+    if bare.are_mostly_read(partial(parse_dates, order=""), DATE_SIEVE):
         return Found("date")
-    if _is_of_one_width(observed, texts.set(~texts.str.contains(rf"^[0-9]{{{_MIN_WIDTH_OF_IDS},}}$"), None)):
-        is_epoch = observed.is_mostly(texts.str.contains("^1[0-9]{9}(?:[0-9]{3})?$"))
+    if _is_of_one_width(bare, rf"^[0-9]{{{_MIN_WIDTH_OF_IDS},}}$"):
+        is_epoch = bare.is_mostly(bare.matching("^1[0-9]{9}(?:[0-9]{3})?$"))
         doubts = ["they may be seconds or milliseconds since 1970: declare datetime"] if is_epoch else []
         return Found("identifier", doubts=doubts)
     return Found("integer", style, doubts=doubts)
 
 
-def _code_reason(observed: Observed, texts: Series, style: NumberStyle, doubts: list[str]) -> str | None:
+def _code_reason(observed: Observed, style: NumberStyle, doubts: list[str]) -> str | None:
     """Return why texts that look like numbers are codes: an empty text if that is sure, None if they are not.
 
     What only a minority of the nodes has is added to the doubts.
     """
-    if observed.most_have(texts.str.contains(r"^0[0-9]+$|^\+[0-9]{8,}$")):  # postcodes, phone numbers
+    if observed.most_have(observed.matching(r"^0[0-9]+$|^\+[0-9]{8,}$")):  # postcodes, phone numbers
         return ""
-    if "." not in style.thousands and observed.most_have(texts.str.contains(_VERSION)):
+    if "." not in style.thousands and observed.most_have(observed.matching(_VERSION)):
         return ""
-    if observed.most_have(texts.str.contains("^[0-9]+[eE][0-9]+$")) and _is_of_one_width(observed, texts):
+    if observed.most_have(observed.matching("^[0-9]+[eE][0-9]+$")) and _is_of_one_width(observed):
         return "they have one length and no decimals, as codes do: declare number if 7e2 is 700"
-    untrimmed = observed.versions_with(texts.str.contains(r"^[0-9]{1,4}\.[1-9]0$"))
-    untrimmed &= observed.versions_with(texts.str.contains(r"^[0-9]{1,4}\.[1-9]$"))
-    untrimmed -= observed.versions_with(texts.str.contains(r"\.[0-9]{3}"))
+    untrimmed = observed.versions_with(observed.matching(r"^[0-9]{1,4}\.[1-9]0$"))
+    if untrimmed:
+        untrimmed &= observed.versions_with(observed.matching(r"^[0-9]{1,4}\.[1-9]$"))
+        untrimmed -= observed.versions_with(observed.matching(r"\.[0-9]{3}"))
     if not untrimmed:
         return None
     if 2 * observed.votes_of(untrimmed) >= observed.votes:
@@ -145,51 +162,48 @@ def _code_reason(observed: Observed, texts: Series, style: NumberStyle, doubts: 
     return None
 
 
-def _is_of_one_width(observed: Observed, texts: Series) -> bool:
-    lengths = texts.str.len_chars()
-    mode = lengths.drop_nulls().mode()
-    return bool(mode.len()) and observed.is_mostly(lengths == mode.min())
+def _is_of_one_width(observed: Observed, pattern: str = "") -> bool:
+    """True if nearly all texts match a pattern and have the most frequent length of those that do."""
+    flags = observed.matching(pattern)
+    lengths = [len(text) if is_like else None for text, is_like in zip(observed.texts, flags, strict=True)]
+    counts = Counter(length for length in lengths if length is not None)
+    if not counts:
+        return False
+    width = min(counts, key=lambda length: (-counts[length], length))
+    return observed.is_mostly([length == width for length in lengths])
 
 
 def _find_times(name: str, observed: Observed) -> Found | None:
-    texts = observed.distinct.str.strip_chars()
-    order, doubts = _find_order(observed)
-    if observed.is_mostly(parse_dates(texts, order).is_not_null()):
-        return Found("date", order=order, doubts=doubts)
-    if observed.is_mostly(parse_datetimes(texts, order).is_not_null()):
-        found = Found("datetime", order=order, doubts=doubts)
-        _check_zones(observed, found)
-        return found
-    if observed.is_mostly(parse_times(texts).is_not_null()):
+    bare = observed.stripped
+    if bare.is_mostly(bare.matching(DATE_SIEVE)):
+        order, doubts = _find_order(bare)
+        if bare.are_mostly_read(partial(parse_dates, order=order), DATE_SIEVE):
+            return Found("date", order=order, doubts=doubts)
+        if bare.are_mostly_read(partial(parse_datetimes, order=order), DATE_SIEVE):
+            found = Found("datetime", order=order, doubts=doubts)
+            _check_zones(bare, found)
+            return found
+    if bare.are_mostly_read(parse_times, TIME_SIEVE):
         parts = {part.lower() for part in _NAME_PARTS.findall(name)}
         is_span = bool(parts & _DURATION_NAMES)
         return Found("time", doubts=["by its name it may be a duration"] if is_span else [])
-    one_letter = texts.str.contains(r"^[0-9.,]+\s*[mdwMDW]$")  # metres, seats …
-    if observed.is_mostly(parse_durations(texts).is_not_null()) and not observed.is_mostly(one_letter):
-        return Found("duration")
+    if bare.are_mostly_read(parse_durations, DURATION_SIEVE):
+        one_letter = bare.matching(rf"^[0-9.,]+{SPACE}*[mdwMDW]$")  # metres, seats …
+        return None if bare.is_mostly(one_letter) else Found("duration")
     return None
 
 
 def _find_order(observed: Observed) -> tuple[DateOrder, list[str]]:
     """Return the order of day and month in dates with the year last, by the days after the 12th."""
-    import polars
-
-    groups = polars.col("text").str.extract_groups(_NUMERIC_DATE)
-    found = (
-        observed.distinct.str.strip_chars()
-        .to_frame("text")
-        .select(
-            first=groups.struct.field("1").cast(polars.Int32),
-            second=groups.struct.field("2").cast(polars.Int32),
-        )
-    )
-    if not found["first"].count():
+    if not any(observed.matching(_NUMERIC_DATE)):
         return "", []
-    day_first = observed.votes_with((found["first"] > 12) & (found["second"] <= 12))
-    month_first = observed.votes_with((found["second"] > 12) & (found["first"] <= 12))
+    dates = [re.search(_NUMERIC_DATE, text) for text in observed.texts]
+    numbers = [(int(date[1]), int(date[2])) if date else (0, 0) for date in dates]
+    day_first = observed.votes_with([first > 12 >= second for first, second in numbers])
+    month_first = observed.votes_with([second > 12 >= first for first, second in numbers])
     if day_first and month_first:
         doubts = ["in some dates the day comes first and in others the month"]
-    elif not day_first and not month_first and not observed.distinct.str.contains(r"^\s*[0-9]+\.").any():
+    elif not day_first and not month_first and not any(observed.matching(r"^[0-9]+\.")):
         doubts = ["no date tells whether the day or the month comes first; it is read as the day"]
     else:
         doubts = []
@@ -197,32 +211,30 @@ def _find_order(observed: Observed) -> tuple[DateOrder, list[str]]:
 
 
 def _check_zones(observed: Observed, found: Found) -> None:
-    texts = observed.distinct.str.strip_chars()
-    zoned = texts.str.contains(DATETIME_WITH_ZONE)
+    zoned = observed.series.str.contains(DATETIME_WITH_ZONE)
     found.is_zoned = bool(zoned.any())
-    is_read = parse_datetimes(texts, found.order).is_not_null()
-    if found.is_zoned and (is_read & ~zoned).any():
+    if found.is_zoned and (parse_datetimes(observed.series, found.order).is_not_null() & ~zoned).any():
         found.doubts.append("some name no time zone, and are read as UTC")
 
 
 def _doubts_about_words(observed: Observed) -> list[str]:
     """Return why a field that was read as words may be one of numbers or dates."""
-    texts = observed.distinct.str.strip_chars()
+    bare = observed.stripped
     style, doubts = find_style(observed)
-    if doubts and observed.is_mostly(texts.str.contains(r"^[+-]?[0-9][0-9.,]*$")):
+    if doubts and bare.is_mostly(bare.matching(r"^[+-]?[0-9][0-9.,]*$")):
         return doubts
-    if observed.is_mostly(texts.str.contains(_NUMERIC_DATE)):
-        return _find_order(observed)[1]
-    if 3 * observed.votes_for(parse_decimals(texts, style).is_not_null()) >= observed.votes > 0:
+    if bare.is_mostly(bare.matching(_NUMERIC_DATE)):
+        return _find_order(bare)[1]
+    if 3 * bare.votes_for(are_decimals(bare, style)) >= bare.votes > 0:
         return ["some nodes have numbers and others have not: declare the type"]
     return []
 
 
 def _kind_of_words(observed: Observed) -> FieldKind:
-    texts = observed.distinct.str.strip_chars()
+    bare = observed.stripped
     for kind, pattern in _CONTAINERS:
-        if observed.is_mostly(texts.str.contains(pattern)):
+        if bare.is_mostly(bare.matching(pattern)):
             return kind
-    if observed.is_mostly(texts.str.contains(r"^\S*[0-9]\S*$")):
+    if bare.is_mostly(bare.matching(rf"^{NO_SPACE}*[0-9]{NO_SPACE}*$")):
         return "identifier"
     return "category" if observed.are_repeated(MAX_CATEGORIES, _ROWS_PER_CATEGORY) else "text"

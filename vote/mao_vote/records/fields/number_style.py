@@ -7,10 +7,11 @@ The style is decided for the whole column, since one text does not tell: 1,234 i
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .observed import Observed
+from .observed import SPACE, WHITE_SPACE, Flags, Observed
 
 if TYPE_CHECKING:
     from polars import Expr, Series
@@ -22,8 +23,17 @@ _HEAD = r"[1-9][0-9]{0,2}"
 _NUMERAL = rf"[0-9.](?:[0-9.,{GROUP_MARKS}]*[0-9])?{_POWER}"
 _SYMBOLS = "%\u2030\u00b0$\u20ac\u00a3\u00a5"
 _LETTERS = r"\u00b0?[A-Za-z\u00b5\u03bc\u03a9]{1,12}[\u00b2\u00b323]?"
-_SUFFIX = rf"^[+-]?{_NUMERAL}(\s?)([{_SYMBOLS}]|{_LETTERS}(?:/{_LETTERS})?)$"
-_PREFIX = rf"^[+-]?(?:([$\u20ac\u00a3\u00a5])|(USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD) )\s?[+-]?{_NUMERAL}$"
+_SUFFIX = re.compile(rf"[+-]?{_NUMERAL}({SPACE}?)([{_SYMBOLS}]|{_LETTERS}(?:/{_LETTERS})?)")
+_PREFIX = re.compile(
+    rf"[+-]?(?:([$\u20ac\u00a3\u00a5])|(USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD) ){SPACE}?[+-]?{_NUMERAL}"
+)
+_WITH_UNIT = rf"^[+-]?[0-9.][^a-zA-Z]*[{_SYMBOLS}\u00b5\u03bc\u03a9A-Za-z]|^[+-]?[$\u20ac\u00a3\u00a5A-Z]"
+_MARKED = rf"[,{GROUP_MARKS}]|\..*\."
+_MARKED_NUMERAL = rf"^[+\-\u2212]?[0-9.,{GROUP_MARKS}]+(?:[eE][+-]?[0-9]+)?$"
+_SIGN, _EXPONENT = re.compile("^[+\\-\u2212]"), re.compile(r"[eE][+-]?[0-9]+\Z")
+_DECIMAL = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?$"
+_INTEGER = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.0+)?$"
+_NUMERIC = rf"^[0-9.,eE+\-\u2212{WHITE_SPACE}{GROUP_MARKS}]+$"
 _UNITS = (
     "nm um \u00b5m mm cm dm km mi ft in yd mg \u00b5g kg lb lbs oz ml cl dl gal "
     "B kB KB MB GB TB PB KiB MiB GiB TiB bytes bit kbit Mbit kbps Mbps Gbps bps "
@@ -51,9 +61,9 @@ def parse_decimals(texts: Series, style: NumberStyle) -> Series:
         return _parse(texts, style, form)
     import polars
 
-    number = texts.cast(polars.Float64, strict=False) + 0.0
-    is_long = (texts.str.len_bytes() > MAX_DIGITS) & ~texts.str.contains(".", literal=True)
-    return _parse_unusual(texts, number, ~number.is_finite() | is_long, form)
+    text = polars.col("text")
+    is_long = (text.str.len_bytes() > MAX_DIGITS) & ~text.str.contains(".", literal=True)
+    return _cast(texts, text.cast(polars.Float64, strict=False) + 0.0, is_long, form)
 
 
 def parse_integers(texts: Series, style: NumberStyle) -> Series:
@@ -63,20 +73,23 @@ def parse_integers(texts: Series, style: NumberStyle) -> Series:
         return _parse(texts, style, form)
     import polars
 
-    number = texts.cast(polars.Int64, strict=False).cast(polars.Float64)
-    return _parse_unusual(texts, number, texts.str.len_bytes() > MAX_DIGITS, form)
+    text = polars.col("text")
+    number = text.cast(polars.Int64, strict=False).cast(polars.Float64)
+    return _cast(texts, number, text.str.len_bytes() > MAX_DIGITS, form)
 
 
-def _parse_unusual(texts: Series, number: Series, unusual: Series, form: str) -> Series:
-    """Return numbers that a cast found, with those parsed anew that may be something else."""
-    unusual = unusual | number.is_null()
-    for sign in ("", "+", "-"):
-        is_padded = texts.str.starts_with(f"{sign}0") & ~texts.str.starts_with(f"{sign}0.")
-        unusual |= is_padded & (texts.str.len_bytes() > len(f"{sign}0"))
-    places = (unusual & texts.is_not_null()).arg_true()
+def _cast(texts: Series, number: Expr, is_odd: Expr, form: str) -> Series:
+    """Return numbers that a cast finds; texts that may be something else are parsed by their form."""
+    import polars
+
+    found = texts.to_frame("text").select(
+        "text", number=number, is_odd=is_odd | polars.col("text").str.contains(r"(?s)^[+-]?0[^.]")
+    )
+    is_odd = polars.col("is_odd") | ~polars.col("number").is_finite().fill_null(value=False)
+    places = found.select((is_odd & polars.col("text").is_not_null()).arg_true())["is_odd"]
     if not places.len():
-        return number
-    return number.scatter(places, _parse(texts.gather(places), NumberStyle(), form))
+        return found["number"]
+    return found["number"].scatter(places, _parse(texts.gather(places), NumberStyle(), form))
 
 
 def _parse(texts: Series, style: NumberStyle, form: str) -> Series:
@@ -117,20 +130,39 @@ def _without_unit(text: Expr, unit: str) -> Expr:
     return polars.coalesce(found)
 
 
+def are_decimals(observed: Observed, style: NumberStyle) -> Flags:
+    """Return which texts `parse_decimals` reads."""
+    return _are_read(observed, style, parse_decimals, _DECIMAL)
+
+
+def are_integers(observed: Observed, style: NumberStyle) -> Flags:
+    """Return which texts `parse_integers` reads."""
+    return _are_read(observed, style, parse_integers, _INTEGER)
+
+
+def _are_read(
+    observed: Observed, style: NumberStyle, parse: Callable[[Series, NumberStyle], Series], plain: str
+) -> Flags:
+    """Return which texts are read. `plain`: a pattern of such texts, in the usual style."""
+    known = observed.matching(plain) if style == NumberStyle() else None
+    return observed.read(lambda texts: parse(texts, style), "" if style.unit else _NUMERIC, known)
+
+
 def find_style(observed: Observed) -> tuple[NumberStyle, list[str]]:
     """Return the style of a column's numbers, and doubts about it."""
     unit = _find_unit(observed)
     if unit:
         import polars
 
-        bare = observed.distinct.to_frame("text").select(_without_unit(polars.col("text"), unit))["text"]
-        observed = observed.mapped(bare)
-    bodies = observed.distinct.str.replace(r"^[+\-\u2212]", "").str.replace(r"[eE][+-]?[0-9]+$", "")
-    observed = observed.mapped(bodies.set(~bodies.str.contains(rf"^[0-9.,{GROUP_MARKS}]+$"), None))
-    if not observed.distinct.str.contains(rf"[,{GROUP_MARKS}]|\..*\.").any():
-        return NumberStyle(unit=unit), []
-    decimal, thousands, doubts = _find_marks(observed)
-    return NumberStyle(decimal, thousands, unit), doubts
+        bare = observed.series.to_frame("text").select(_without_unit(polars.col("text"), unit))["text"]
+        observed = observed.mapped(bare.to_list())
+    if any(observed.matching(_MARKED)):
+        numerals = observed.only(observed.matching(_MARKED_NUMERAL))
+        observed = numerals.mapped([_EXPONENT.sub("", _SIGN.sub("", text)) for text in numerals.texts])
+        if any(observed.matching(_MARKED)):
+            decimal, thousands, doubts = _find_marks(observed)
+            return NumberStyle(decimal, thousands, unit), doubts
+    return NumberStyle(unit=unit), []
 
 
 def _find_marks(observed: Observed) -> tuple[str, str, list[str]]:
@@ -140,7 +172,7 @@ def _find_marks(observed: Observed) -> tuple[str, str, list[str]]:
     """
 
     def having(pattern: str) -> frozenset[int]:
-        return observed.versions_with(observed.distinct.str.contains(pattern))
+        return observed.versions_with(observed.matching(pattern))
 
     def votes(versions: frozenset[int]) -> int:
         return observed.votes_of(versions)
@@ -162,7 +194,7 @@ def _find_marks(observed: Observed) -> tuple[str, str, list[str]]:
     groups, decimals = votes(comma_groups), votes(decimal_comma)
     if (groups and decimals) or (either_comma and not groups and not decimals):
         doubts.append("the comma separates decimals in some numbers and thousands in others")
-    elif groups and not observed.distinct.str.contains(r"^[0-9]{1,3}$|,.*[,.]").any():
+    elif groups and not any(observed.matching(r"^[0-9]{1,3}$|,.*[,.]")):
         doubts.append("the comma is read as a thousands separator")
     if decimals > groups:
         if votes(point_groups) > votes(decimal_point):
@@ -176,27 +208,28 @@ def _find_marks(observed: Observed) -> tuple[str, str, list[str]]:
 
 def _find_unit(observed: Observed) -> str:
     """Return the unit that nearly all texts of most nodes have, or an empty text."""
-    import polars
-
-    text = polars.col("text")
-    suffix, prefix = text.str.extract_groups(_SUFFIX), text.str.extract_groups(_PREFIX)
-    found = observed.distinct.to_frame("text").select(
-        unit=polars.coalesce(suffix.struct.field("2"), prefix.struct.field("1"), prefix.struct.field("2")),
-        apart=(suffix.struct.field("1") != "").fill_null(value=False),
-        fraction=text.str.contains(r"[.,][0-9]"),
-    )
-    counts = observed.frame.with_columns(unit=found["unit"].gather(observed.frame["place"])).drop_nulls(
-        "unit"
-    )
-    if counts.is_empty():
+    if not observed.is_mostly(observed.matching(_WITH_UNIT)):
         return ""
-    ranked = counts.group_by("unit").agg(polars.col("votes").sum()).sort(-polars.col("votes"), "unit")
-    unit: str = ranked["unit"][0]
-    of_unit = found["unit"] == unit
-    if not observed.is_mostly(of_unit):
+    spellings = [_split_unit(text) for text in observed.texts]
+    units = [unit for _, unit in spellings]
+    votes = observed.votes_by(units)
+    if not votes:
         return ""
-    chosen = found.filter(of_unit.fill_null(value=False))
+    unit = min(votes, key=lambda name: (-votes[name], name))
+    if not observed.is_mostly([name == unit for name in units]):
+        return ""
+    chosen = [
+        (gap, text) for (gap, name), text in zip(spellings, observed.texts, strict=True) if name == unit
+    ]
     is_known = unit in _UNITS.split() or unit[0] in _SYMBOLS
-    is_apart = bool(2 * chosen["apart"].sum() > chosen.height)
-    is_measured = unit in _SHORT_UNITS and bool(chosen["fraction"].any())
+    is_apart = 2 * sum(gap != "" for gap, _ in chosen) > len(chosen)
+    is_measured = unit in _SHORT_UNITS and any(re.search("[.,][0-9]", text) for _, text in chosen)
     return unit if is_known or is_apart or is_measured else ""
+
+
+def _split_unit(text: str) -> tuple[str, str | None]:
+    """Return the space between a number and the unit after it, and the unit; None if it has none."""
+    if after := _SUFFIX.fullmatch(text):
+        return after[1], after[2]
+    before = _PREFIX.fullmatch(text)
+    return "", None if before is None else before[1] or before[2]

@@ -1,106 +1,185 @@
-"""A sample of a field's values in each version, and questions about it that the nodes answer by vote."""
+"""A sample of a field's values in each version, and questions about it that the nodes answer by vote.
+
+The sample is held in plain lists: most fields have few values, for which an expression over columns takes far
+longer to set up than to compute. For the same reason Python searches for a pattern in few texts, and polars
+in many; patterns must mean the same to both (`SPACE` instead of `\\s`).
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import compress, count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from polars import DataFrame, Expr, Series
+    from polars import Series
 
 SAMPLED_VALUES = 20_000  # of all versions together
 MIN_SAMPLED_VALUES = 500  # of each version
 MAX_ODD = 0.1  # the fraction of a version's values, distinct or all, that need not be of the field's kind
 MIN_FOR_ONE_ODD = 5  # of so many distinct values, one may be of another kind
+WHITE_SPACE = (
+    "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+)
+WHITE_SPACE += "\u2028\u2029\u202f\u205f\u3000"
+"""Unicode's White_Space, which polars strips; `str.strip` also strips control characters."""
+SPACE, NO_SPACE = f"[{WHITE_SPACE}]", f"[^{WHITE_SPACE}]"
+_FEW = 300  # texts, in which Python finds a pattern sooner
+_FEW_CELLS = 3000  # of all versions, which Python counts sooner
+_EMPTY = ("", "null")
+_END = re.compile(r"\$(?=$|\||\))")
+Flags = Sequence[bool]
+"""One for each of the texts of `Observed`."""
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """The texts of one version: their `places`, and the number of `rows` with each."""
+
+    version: int
+    votes: int
+    places: Sequence[int]
+    rows: Sequence[int]
+
+    def fits(self, flags: Flags) -> bool:
+        """True if nearly all texts have the flag."""
+        count = len(self.places)
+        odd = [index for index, place in enumerate(self.places) if not flags[place]]
+        if len(odd) <= MAX_ODD * count or (count >= MIN_FOR_ONE_ODD and len(odd) <= 1):
+            return True
+        return 2 * len(odd) < count and sum(self.rows[index] for index in odd) <= MAX_ODD * sum(self.rows)
+
+    def has(self, flags: Flags) -> bool:
+        """True if a text has the flag."""
+        return any(flags[place] for place in self.places)
+
+
 class Observed:
-    """The `distinct` texts of a field.
+    """The distinct `texts` of a field, and which of them each version has, if it has any."""
 
-    `frame` has a row for each version and text: version, its votes, place (in `distinct`), and the number of
-    rows of the sample with it.
-    """
+    def __init__(self, texts: Sequence[str], samples: Sequence[Sample]) -> None:
+        self.texts, self._samples = texts, samples
 
-    distinct: Series
-    frame: DataFrame
+    @cached_property
+    def stripped(self) -> Observed:
+        """The same without the white space around the texts."""
+        texts = [text.strip(WHITE_SPACE) for text in self.texts]
+        return self if texts == self.texts else Observed(texts, self._samples)
 
-    @property
+    @cached_property
+    def series(self) -> Series:
+        """The texts."""
+        import polars
+
+        return polars.Series(self.texts, dtype=polars.String)
+
+    @cached_property
     def votes(self) -> int:
         """The number of nodes that have a value."""
-        return int(self.frame.group_by("version").agg(votes=_votes())["votes"].sum())
+        return sum(sample.votes for sample in self._samples)
 
-    def only(self, flags: Series) -> Observed:
-        """Return the texts for which `flags` (one for each of `distinct`) are true."""
+    def matching(self, pattern: str) -> Flags:
+        """Return which texts contain a pattern."""
+        if len(self.texts) > _FEW:
+            return self.series.str.contains(pattern).to_list()
+        search = _compiled(pattern).search
+        return [search(text) is not None for text in self.texts]
+
+    def read(self, parse: Callable[[Series], Series], sieve: str, known: Flags | None = None) -> Flags:
+        """Return for which texts `parse` returns a value.
+
+        Args:
+            sieve: a pattern that all texts with a value contain; other texts are not parsed.
+            known: texts that certainly have a value, and are not parsed either.
+        """
         import polars
 
-        flags = flags.fill_null(value=False)
-        place = polars.select(polars.when(flags).then(flags.cast(polars.UInt32).cum_sum() - 1)).to_series()
-        frame = self.frame.with_columns(place=place.gather(self.frame["place"])).drop_nulls("place")
-        return Observed(self.distinct.filter(flags), frame)
+        known = known or [False] * len(self.texts)
+        if all(known):
+            return known
+        rest = [not is_known and may for is_known, may in zip(known, self.matching(sieve), strict=True)]
+        chosen = list(compress(self.texts, rest))
+        parsed = iter(parse(polars.Series(chosen, dtype=polars.String)).is_not_null() if chosen else ())
+        return [
+            next(parsed) if is_parsed else is_known for is_parsed, is_known in zip(rest, known, strict=True)
+        ]
 
-    def mapped(self, texts: Series) -> Observed:
-        """Return the same with other texts; null drops a text."""
-        return Observed(texts, self.frame).only(texts.is_not_null())
+    def are_mostly_read(self, parse: Callable[[Series], Series], sieve: str) -> bool:
+        """True if `parse` returns a value for nearly all texts of more than half of the nodes."""
+        return self.is_mostly(self.matching(sieve)) and self.is_mostly(self.read(parse, sieve))
 
-    def is_mostly(self, flags: Series) -> bool:
+    def only(self, flags: Flags) -> Observed:
+        """Return the texts that have the flag."""
+        if all(flags):
+            return self
+        numbers = dict(zip(compress(count(), flags), count()))  # places → new places
+        samples = []
+        for sample in self._samples:
+            kept = [flags[place] for place in sample.places]
+            if any(kept):
+                places = [numbers[place] for place in compress(sample.places, kept)]
+                rows = list(compress(sample.rows, kept))
+                samples.append(Sample(sample.version, sample.votes, places, rows))
+        return Observed(list(compress(self.texts, flags)), samples)
+
+    def mapped(self, texts: Sequence[str | None]) -> Observed:
+        """Return the same with other texts; None drops a text."""
+        kept = self.only([text is not None for text in texts])
+        return Observed([text for text in texts if text is not None], kept._samples)
+
+    def is_mostly(self, flags: Flags) -> bool:
         """True if nearly all texts of more than half of the nodes have the flag."""
-        by_version = self._by_version(flags)
-        return bool(2 * by_version.filter("fits")["votes"].sum() > by_version["votes"].sum())
+        return 2 * self.votes_for(flags) > self.votes
 
-    def votes_for(self, flags: Series) -> int:
+    def votes_for(self, flags: Flags) -> int:
         """Return how many nodes have the flag for nearly all of their texts."""
-        return int(self._by_version(flags).filter("fits")["votes"].sum())
+        if all(flags) or not any(flags):
+            return self.votes if any(flags) else 0
+        return sum(sample.votes for sample in self._samples if sample.fits(flags))
 
-    def votes_with(self, flags: Series) -> int:
+    def votes_with(self, flags: Flags) -> int:
         """Return how many nodes have a text with the flag."""
-        import polars
+        return self.votes_of(self.versions_with(flags))
 
-        return int(self._by_version(flags).filter(polars.col("some") > 0)["votes"].sum())
-
-    def most_have(self, flags: Series) -> bool:
+    def most_have(self, flags: Flags) -> bool:
         """True if at least half of the nodes have a text with the flag."""
         return 2 * self.votes_with(flags) >= self.votes > 0
 
-    def versions_with(self, flags: Series) -> frozenset[int]:
-        import polars
-
-        return frozenset(self._by_version(flags).filter(polars.col("some") > 0)["version"])
+    def versions_with(self, flags: Flags) -> frozenset[int]:
+        having = self._samples if any(flags) else ()
+        return frozenset(sample.version for sample in having if sample.has(flags))
 
     def votes_of(self, versions: frozenset[int]) -> int:
-        import polars
-
-        chosen = self.frame.filter(polars.col("version").is_in(sorted(versions)))
-        return int(chosen.group_by("version").agg(votes=_votes())["votes"].sum())
+        return sum(sample.votes for sample in self._samples if sample.version in versions)
 
     def are_repeated(self, most: int, times: int) -> bool:
         """True if most nodes have at most `most` different texts, each `times` times on average."""
-        import polars
-
-        by_version = self.frame.group_by("version").agg(
-            votes=_votes(), count=polars.len(), rows=polars.col("rows").sum()
+        votes = sum(
+            sample.votes
+            for sample in self._samples
+            if len(sample.places) <= most and sum(sample.rows) >= times * len(sample.places)
         )
-        few = (polars.col("count") <= most) & (polars.col("rows") >= times * polars.col("count"))
-        return bool(2 * by_version.filter(few)["votes"].sum() > by_version["votes"].sum())
+        return 2 * votes > self.votes
 
-    def _by_version(self, flags: Series) -> DataFrame:
-        """Return for each version votes, `some` texts with the flag, and whether it `fits` nearly all."""
-        import polars
-
-        flag, rows = polars.col("flag"), polars.col("rows")
-        odd, count = (~flag).sum(), polars.len()
-        is_rare = (rows.filter(~flag).sum() <= MAX_ODD * rows.sum()) & (2 * odd < count)
-        fits = (odd <= MAX_ODD * count) | is_rare | ((count >= MIN_FOR_ONE_ODD) & (odd <= 1))
-        marked = self.frame.with_columns(flag=flags.fill_null(value=False).gather(self.frame["place"]))
-        return marked.group_by("version").agg(votes=_votes(), some=flag.sum(), fits=fits)
+    def votes_by(self, names: Sequence[str | None]) -> Counter[str]:
+        """Return the votes of the nodes for each name; `names`: what each text counts for, None: nothing."""
+        found: Counter[str] = Counter()
+        for sample in self._samples:
+            for name in map(names.__getitem__, sample.places):
+                if name is not None:
+                    found[name] += sample.votes
+        return found
 
 
-def _votes() -> Expr:
-    import polars
-
-    return polars.col("votes").first()
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern of polars, in which `$` is the end of the text and not of its last line."""
+    return re.compile(_END.sub(r"\\Z", pattern))
 
 
 def observe(columns: Sequence[Series], votes: Sequence[int]) -> Observed:
@@ -108,34 +187,38 @@ def observe(columns: Sequence[Series], votes: Sequence[int]) -> Observed:
 
     The result depends on no order but that of the records in each version.
     """
-    import polars
-
     size = max(MIN_SAMPLED_VALUES, SAMPLED_VALUES // max(len(columns), 1))
-    frames = []
-    for version, (column, count) in enumerate(zip(columns, votes, strict=True)):
-        sample = _filled(column.gather_every(-(-column.len() // size) or 1))
-        if 2 * sample.len() < size < column.len():
-            filled = _filled(column)
-            sample = filled.gather_every(-(-filled.len() // size) or 1)
-        frames.append(
-            sample.to_frame("text")
-            .group_by("text")
-            .agg(rows=polars.len().cast(polars.Int64))
-            .with_columns(version=polars.lit(version, polars.Int32), votes=polars.lit(count, polars.Int64))
-        )
-    if not frames:
-        types = (polars.String, polars.Int64, polars.Int32, polars.Int64)
-        names = ("text", "rows", "version", "votes")
-        frames = [polars.DataFrame(schema=dict(zip(names, types, strict=True)))]
-    found = polars.concat(frames)
-    distinct = found["text"].unique().sort()
-    places = distinct.to_frame("text").with_row_index("place")
-    return Observed(distinct, found.join(places, on="text", how="left").drop("text"))
+    is_small = sum(column.len() for column in columns) <= _FEW_CELLS
+    counts: list[dict[str, int]] = []
+    for column in columns:
+        if is_small and column.len() <= size:
+            filled = (text for text in column.to_list() if text is not None and text not in _EMPTY)
+            counts.append(Counter(filled))
+        else:
+            counts.append(_count_texts(column, size))
+    texts = sorted({text for found in counts for text in found})
+    place_of = {text: place for place, text in enumerate(texts)}
+    samples = [
+        Sample(version, count, [place_of[text] for text in found], list(found.values()))
+        for version, (found, count) in enumerate(zip(counts, votes, strict=True))
+        if found
+    ]
+    return Observed(texts, samples)
+
+
+def _count_texts(column: Series, size: int) -> dict[str, int]:
+    """Return the texts of a sample, and how many of its rows have each."""
+    sample = _filled(column.gather_every(-(-column.len() // size) or 1))
+    if 2 * sample.len() < size < column.len():
+        filled = _filled(column)
+        sample = filled.gather_every(-(-filled.len() // size) or 1)
+    counts: Iterable[tuple[str, int]] = sample.to_frame("text").group_by("text").len().iter_rows()
+    return dict(counts)
 
 
 def _filled(column: Series) -> Series:
     texts = column.drop_nulls()
-    return texts.filter(~texts.is_in(["", "null"]))
+    return texts.filter(~texts.is_in(_EMPTY))
 
 
 def is_quoted(texts: Series) -> Series:
@@ -159,12 +242,19 @@ def contents(texts: Series) -> Series:
     escaped = (strings & texts.str.contains("\\", literal=True).fill_null(value=False)).arg_true()
     if not escaped.len():
         return inner
-    decoded = []
-    for written in texts.gather(escaped).to_list():
-        try:
-            content = json.loads(written)
-        except ValueError:  # not from a JSON file
-            content = "\ud800"
-        is_whole = not any("\ud800" <= letter <= "\udfff" for letter in content)
-        decoded.append(content if is_whole else "\0" + written)
+    decoded = [content_of(written) for written in texts.gather(escaped).to_list()]
     return inner.scatter(escaped, polars.Series(decoded, dtype=polars.String))
+
+
+def content_of(text: str) -> str:
+    """Return what `contents` returns for one text."""
+    if not text.startswith('"'):
+        return text
+    if "\\" not in text:
+        return text[1:-1]
+    try:
+        content: str = json.loads(text)
+    except ValueError:  # not from a JSON file
+        content = "\ud800"
+    is_whole = not any("\ud800" <= letter <= "\udfff" for letter in content)
+    return content if is_whole else "\0" + text

@@ -10,10 +10,12 @@ Each function takes texts and returns numbers, null where a text is not of that 
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from operator import add
 from typing import TYPE_CHECKING
 
+from .observed import SPACE
 from .types import DateOrder
 
 if TYPE_CHECKING:
@@ -56,15 +58,32 @@ _ISO_DURATION = (
 _CLOCK_DURATION = r"^(-)?(?:([0-9]+) days?,? +)?([0-9]+):([0-5][0-9])(?::([0-5][0-9](?:[.,][0-9]+)?))?$"
 DATETIME_WITH_ZONE = rf"(?i)[:T][0-9]{{2,6}}(?:[.,][0-9]+)?(?:\s*[ap]\.?m\.?)?{_ZONE}$"
 
+_EPOCH = r"^(-?[0-9]{1,15}(?:\.[0-9]+)?)$"
+_SECONDS = r"^(-?[0-9]+(?:\.[0-9]+)?)$"
+_Way = tuple[str, "Callable[..., Expr]"]
+"""A pattern, and the number that its groups give."""
+
+# Patterns that all texts contain which a parser reads, to be found faster than by the parser.
+# Texts that are not ASCII pass: some of their letters are other cases of ASCII letters.
+_NOT_ASCII = r"[^\x00-\x7f]"
+_ANY_MONTH = "|".join("".join(f"[{letter}{letter.upper()}]" for letter in month) for month in _MONTHS)
+DATE_SIEVE = (
+    r"^[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]|^[12][0-9]{7}"
+    r"|^[0-9]{1,2}(?:[-/]|\. ?)[0-9]{1,2}(?:[-/]|\. ?)[0-9]{4}"
+    rf"|(?:{_ANY_MONTH}).*[0-9]{{4}}|{_NOT_ASCII}"
+)
+TIME_SIEVE = rf"^[0-9]{{1,2}}{SPACE}*[:aApP]|{_NOT_ASCII}"
+DURATION_SIEVE = rf"^-?{SPACE}*[0-9]+(?:[.,][0-9]+)?{SPACE}*[wWdDhHmMsS]|^-?[pP]|{_NOT_ASCII}"
+
 
 def parse_times(texts: Series) -> Series:
     """Parse times of day as seconds since midnight; 24:00 is the end of the day."""
     import polars
 
-    text = polars.col("text").str.strip_chars()
-    hour, midday = _groups(text, _HOUR, 2)
-    on_the_hour = _seconds_of_day(hour, polars.lit("0"), polars.lit("0"), midday)
-    return _evaluate(texts, polars.coalesce(_seconds_of_day(*_groups(text, _TIME, 4)), on_the_hour))
+    def on_the_hour(hour: Expr, midday: Expr) -> Expr:
+        return _seconds_of_day(hour, polars.lit("0"), polars.lit("0"), midday)
+
+    return _rounded(_read(texts.str.strip_chars(), (_TIME, _seconds_of_day), (_HOUR, on_the_hour)))
 
 
 def parse_dates(texts: Series, order: DateOrder) -> Series:
@@ -73,9 +92,7 @@ def parse_dates(texts: Series, order: DateOrder) -> Series:
     Args:
         order: of day and month where both are numbers and the year is last; empty: such texts are no dates.
     """
-    import polars
-
-    return _evaluate(texts, _days(polars.col("text").str.strip_chars().str.replace(_MIDNIGHT, ""), order))
+    return _rounded(_days(texts.str.strip_chars().str.replace(_MIDNIGHT, ""), order))
 
 
 def parse_datetimes(texts: Series, order: DateOrder, *, with_epochs: bool = False) -> Series:
@@ -86,20 +103,17 @@ def parse_datetimes(texts: Series, order: DateOrder, *, with_epochs: bool = Fals
     """
     import polars
 
-    text = polars.col("text").str.strip_chars().str.replace(_BASIC, "$1:$2:$3")
-    date, *clock, zone = _groups(text, _DATETIME, 6)
-    in_zone = zone.str.extract_groups(r"^([+-])([0-9]{2}):?([0-9]{2})?$")
-    offset = 3600 * _number(in_zone.struct.field("2")) + 60 * _number(in_zone.struct.field("3")).fill_null(
-        0.0
-    )
-    offset = polars.when(in_zone.struct.field("1") == "-").then(-offset).otherwise(offset).fill_null(0.0)
-    moment = DAY_SECONDS * _days(date, order) + _seconds_of_day(*clock) - offset
-    found = polars.coalesce(moment, DAY_SECONDS * _days(text, order))
+    text = texts.str.strip_chars().str.replace(_BASIC, "$1:$2:$3")
+    parts = text.str.extract_groups(_DATETIME).struct.unnest()
+    date, *clock, zone = parts.columns
+    moment = DAY_SECONDS * polars.col("days") + _seconds_of_day(*map(polars.col, clock)) - _offset(zone)
+    found = parts.with_columns(days=_days(parts[date], order)).select(moment.alias("number"))["number"]
+    rest = found.is_null().arg_true()
+    found = found.scatter(rest, DAY_SECONDS * _days(text.gather(rest), order))
     if with_epochs:
-        epoch = polars.when(text.str.contains(r"^-?[0-9]{1,15}(?:\.[0-9]+)?$")).then(_number(text))
-        seconds = polars.when(epoch.abs() < MAX_EPOCH_SECONDS).then(epoch).otherwise(epoch / 1000)
-        found = polars.coalesce(seconds, found)
-    return _evaluate(texts, found)
+        epochs = _read(text, (_EPOCH, _seconds_of_epoch))
+        found = epochs.zip_with(epochs.is_not_null(), found)
+    return _rounded(found)
 
 
 def parse_durations(texts: Series, *, with_clock: bool = False) -> Series:
@@ -110,31 +124,47 @@ def parse_durations(texts: Series, *, with_clock: bool = False) -> Series:
     """
     import polars
 
-    text = polars.col("text").str.strip_chars()
-    negative, *amounts = _groups(text, _IN_UNITS, 1 + len(_UNITS))
-    found = [_total(negative, amounts, list(_UNITS.values()))]
-    negative, *amounts = _groups(text, _ISO_DURATION, 6)
-    found.append(_total(negative, amounts, list(_UNITS.values())[:5]))
-    negative, *amounts = _groups(text, _CLOCK_DURATION, 5)
-    clock = _total(negative, amounts, [1.0 * DAY_SECONDS, 3600.0, 60.0, 1.0])
-    found.append(clock if with_clock else polars.when(amounts[0].is_not_null()).then(clock))
-    if with_clock:
-        found.append(polars.when(text.str.contains(r"^-?[0-9]+(?:\.[0-9]+)?$")).then(_number(text)))
-    return _evaluate(texts, polars.coalesce(found))
+    def by_clock(negative: Expr, days: Expr, *amounts: Expr) -> Expr:
+        total = _total([1.0 * DAY_SECONDS, 3600.0, 60.0, 1.0], negative, days, *amounts)
+        return total if with_clock else polars.when(days.is_not_null()).then(total)
+
+    seconds = list(_UNITS.values())
+    ways: list[_Way] = [
+        (_IN_UNITS, partial(_total, seconds)),
+        (_ISO_DURATION, partial(_total, seconds[:5])),
+        (_CLOCK_DURATION, by_clock),
+    ]
+    return _rounded(_read(texts.str.strip_chars(), *ways, *([(_SECONDS, _number)] if with_clock else [])))
 
 
-def _evaluate(texts: Series, number: Expr) -> Series:
+def _read(texts: Series, *ways: _Way) -> Series:
+    """Return the number that the first pattern gives which matches a text and gives one.
+
+    Each pattern by itself, since polars takes long to plan one expression of all.
+    """
+    import polars
+
+    found = polars.repeat(None, texts.len(), dtype=polars.Float64, eager=True)
+    places = texts.is_not_null().arg_true()
+    for pattern, number in ways:
+        parts = texts.gather(places).str.extract_groups(pattern).struct.unnest()
+        if all(column.null_count() == places.len() for column in parts):
+            continue
+        groups = map(polars.col, parts.columns)
+        read = parts.select(number(*groups).cast(polars.Float64).alias("number"))["number"]
+        found = found.scatter(places, read)
+        places = places.filter(read.is_null())
+    return found
+
+
+def _rounded(number: Series) -> Series:
     """Return finite numbers in whole microseconds, so that 1.1 h is 66 min."""
     import polars
 
-    rounded = number.cast(polars.Float64).round(6) + 0.0  # turns -0.0 into 0.0
-    found = texts.to_frame("text").select(rounded.alias("number"))
-    return found.select(polars.when(polars.col("number").is_finite()).then("number"))["number"]
-
-
-def _groups(text: Expr, pattern: str, count: int) -> list[Expr]:
-    found = text.str.extract_groups(pattern)
-    return [found.struct.field(str(number)) for number in range(1, count + 1)]
+    rounded = number.round(6) + 0.0  # turns -0.0 into 0.0
+    return rounded.to_frame("number").select(polars.when(polars.col("number").is_finite()).then("number"))[
+        "number"
+    ]
 
 
 def _number(text: Expr) -> Expr:
@@ -153,20 +183,41 @@ def _seconds_of_day(hour: Expr, minute: Expr, second: Expr, midday: Expr) -> Exp
     return 3600 * polars.when(midday.is_not_null()).then(within_half).otherwise(within_day) + rest
 
 
-def _days(text: Expr, order: DateOrder) -> Expr:
+def _offset(zone: str) -> Expr:
+    """Return the seconds by which a zone is ahead of UTC."""
     import polars
 
-    year, dash, slash, point, day = _groups(text, _YEAR_FIRST, 5)
-    found = [_date(year, polars.coalesce(dash, slash, point), day), _date(*_groups(text, _COMPACT, 3))]
-    if order:
-        first, dash, slash, point, year = _groups(text, _YEAR_LAST, 5)
+    parts = polars.col(zone).str.extract_groups(r"^([+-])([0-9]{2}):?([0-9]{2})?$")
+    sign, hours, minutes = (parts.struct.field(name) for name in "123")
+    offset = 3600 * _number(hours) + 60 * _number(minutes).fill_null(0.0)
+    return polars.when(sign == "-").then(-offset).otherwise(offset).fill_null(0.0)
+
+
+def _seconds_of_epoch(text: Expr) -> Expr:
+    import polars
+
+    epoch = _number(text)
+    return polars.when(epoch.abs() < MAX_EPOCH_SECONDS).then(epoch).otherwise(epoch / 1000)
+
+
+def _days(texts: Series, order: DateOrder) -> Series:
+    import polars
+
+    def year_first(year: Expr, dash: Expr, slash: Expr, point: Expr, day: Expr) -> Expr:
+        return _date(year, polars.coalesce(dash, slash, point), day)
+
+    def year_last(first: Expr, dash: Expr, slash: Expr, point: Expr, year: Expr) -> Expr:
         second = polars.coalesce(dash, slash, point)
-        found.append(_date(year, second, first) if order == "dmy" else _date(year, first, second))
-    day, name, year = _groups(text, _DAY_MONTH, 3)
-    found.append(_date(year, _month(name), day))
-    name, day, year = _groups(text, _MONTH_DAY, 3)
-    found.append(_date(year, _month(name), day))
-    return polars.coalesce(found)
+        return _date(year, second, first) if order == "dmy" else _date(year, first, second)
+
+    return _read(
+        texts,
+        (_YEAR_FIRST, year_first),
+        (_COMPACT, _date),
+        *([(_YEAR_LAST, year_last)] if order else []),
+        (_DAY_MONTH, lambda day, name, year: _date(year, _month(name), day)),
+        (_MONTH_DAY, lambda name, day, year: _date(year, _month(name), day)),
+    )
 
 
 def _month(name: Expr) -> Expr:
@@ -185,7 +236,7 @@ def _date(year: Expr, month: Expr, day: Expr) -> Expr:
     return text.str.to_date("%Y-%m-%d", strict=False).cast(polars.Int32).cast(polars.Float64)
 
 
-def _total(negative: Expr, amounts: list[Expr], units: list[float]) -> Expr:
+def _total(units: Sequence[float], negative: Expr, *amounts: Expr) -> Expr:
     import polars
 
     total = reduce(

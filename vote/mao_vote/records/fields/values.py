@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from mao_shared.json_text import parse_json, render_json
 from mao_shared.models.round import FieldKind, FieldRule
 
+from .folding import fold_texts
 from .kinds import FALSE, TRUE, describe_kind, infer_kind
 from .number_style import NumberStyle, parse_decimals, parse_integers
-from .observed import Observed, contents, is_quoted, observe
+from .observed import WHITE_SPACE, Observed, content_of, contents, is_quoted, observe
 from .time_values import DAY_SECONDS, parse_dates, parse_datetimes, parse_durations, parse_times
 from .types import NO_OBSERVATION, FieldType, Quotes, find_missing
 
@@ -37,6 +38,7 @@ __all__ = ["FieldType", "infer_field", "is_observed", "parse_values"]
 _READ_DIRECTLY = frozenset({"integer", "number", "text", "identifier", "category"})
 """Kinds that are read as fast as the distinct texts are found."""
 FEW_VALUES = 20  # of all versions together
+_FEW_ROWS = 1000  # of a column, in which Python finds a character sooner than polars
 MAX_LEVELS = 100  # of lists and objects in a cell; the interpreter's own limit varies
 _BRACKETS, _STRING = re.compile(r"[\[\]{}]"), re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _ABSENT = "\0absent"  # the word of a field that is not there, where that is a value
@@ -56,17 +58,18 @@ def infer_field(
     observed = observe(columns, votes)
     quotes, doubts = _find_quotes(observed, rule, is_json=is_json)
     if is_json:
-        is_string = is_quoted(observed.distinct)
         if quotes != "ignored":
-            observed = observed.only(is_string if quotes == "required" else ~is_string)
-        observed = observed.mapped(contents(observed.distinct))
-    stripped = observed.distinct.str.strip_chars()
+            observed = observed.only(
+                [text.startswith('"') == (quotes == "required") for text in observed.texts]
+            )
+        observed = observed.mapped([content_of(text) for text in observed.texts])
     if not rule.missing_is_value:
-        observed = observed.only(~stripped.is_in(sorted({*NO_OBSERVATION, *rule.missing})))
+        missing_texts = {*NO_OBSERVATION, *rule.missing}
+        observed = observed.only([text not in missing_texts for text in observed.stripped.texts])
     found = infer_kind(name, observed) if rule.type is None else describe_kind(rule.type, observed)
     if rule.type is None and found.kind == "integer" and _have_fractions(columns, votes, found.style):
         found.kind = "number"
-    missing, more_doubts = find_missing(found.kind, observed.distinct.str.strip_chars(), rule.missing)
+    missing, more_doubts = find_missing(found.kind, observed.stripped.texts, rule.missing)
     doubts += [*found.doubts, *(more_doubts if not rule.missing_is_value else [])]
     tolerance = rule.tolerance
     if tolerance is not None and found.kind == "date":
@@ -91,14 +94,14 @@ def infer_field(
 
 def _find_quotes(observed: Observed, rule: FieldRule, *, is_json: bool) -> tuple[Quotes, list[str]]:
     """Return how JSON strings are read: as anything if the type is declared, or by what most values are."""
-    if not is_json or not observed.distinct.len():
+    if not is_json or not observed.texts:
         return "", []
     if rule.type is not None:
         return "ignored", []
-    is_string = is_quoted(observed.distinct)
+    is_string = [text.startswith('"') for text in observed.texts]
     if observed.is_mostly(is_string):
         return "required", []
-    if observed.is_mostly(~is_string):
+    if observed.is_mostly([not is_quote for is_quote in is_string]):
         return "", []
     return "", ["some are JSON strings and others are not, which never agree: declare the type"]
 
@@ -114,11 +117,13 @@ def _have_fractions(columns: Sequence[Series], votes: Sequence[int], style: Numb
         return False
     having = total = values = 0
     for column, count in zip(columns, votes, strict=True):
+        total += count if column.count() else 0
+        values += column.count()
+        if column.len() <= _FEW_ROWS and not any("." in text for text in column.to_list() if text):
+            continue
         marked = column.filter(column.str.contains(".", literal=True).fill_null(value=False))
         number = marked.cast(polars.Float64, strict=False)
         having += count if ((number != number.floor()) & number.is_finite()).any() else 0
-        total += count if column.count() else 0
-        values += column.count()
     return 2 * having >= total > 0 or (having > 0 and values < FEW_VALUES)
 
 
@@ -144,6 +149,13 @@ def is_observed(texts: Series, field: FieldType, *, is_json: bool) -> Series:
 
     if field.missing_is_value:
         return polars.repeat(value=True, n=texts.len(), eager=True)
+    if texts.len() <= _FEW_ROWS:
+        bare = (
+            text and (content_of(text) if is_json else text).strip(WHITE_SPACE) for text in texts.to_list()
+        )
+        return polars.Series(
+            [text is not None and text not in field.missing for text in bare], dtype=polars.Boolean
+        )
     content = contents(texts) if is_json else texts
     return (~content.str.strip_chars().is_in(field.missing)).fill_null(value=False)
 
@@ -151,22 +163,21 @@ def is_observed(texts: Series, field: FieldType, *, is_json: bool) -> Series:
 def _parse(texts: Series, field: FieldType, *, is_json: bool) -> DataFrame:
     import polars
 
-    frame = texts.to_frame("text").with_columns(
-        content=contents(texts) if is_json else texts,
-        is_string=is_quoted(texts) if is_json else polars.lit(value=False),
-    )
     content, is_string = polars.col("content"), polars.col("is_string")
+    frame = polars.DataFrame({"text": texts, "content": contents(texts) if is_json else texts})
     if not field.missing_is_value:
-        frame = frame.with_columns(
-            polars.when(~content.str.strip_chars().is_in(field.missing)).then(content).alias("content")
-        )
-    is_readable = {"": ~is_string, "required": is_string, "ignored": polars.lit(value=True)}
-    readable = polars.when(is_readable[field.quotes] if is_json else True).then(content)
-    frame = frame.with_columns(
-        number=_read_numbers(frame.select(readable.alias("content"))["content"], field)
-    )
-    unread = frame.select(polars.when(polars.col("number").is_null()).then(content).alias("content"))
-    frame = frame.with_columns(word=_read_words(unread["content"], field))
+        is_missing = content.str.strip_chars().is_in(field.missing)
+        frame = frame.with_columns(polars.when(~is_missing).then(content).alias("content"))
+    readable = unread = frame["content"]
+    if is_json:
+        frame = frame.with_columns(is_string=is_quoted(texts))
+        if field.quotes != "ignored":
+            is_readable = is_string if field.quotes == "required" else ~is_string
+            readable = frame.select(polars.when(is_readable).then(content).alias("content"))["content"]
+    number = _read_numbers(readable, field)
+    if field.is_measure:
+        unread = frame.select(polars.when(number.is_null()).then(content).alias("content"))["content"]
+    frame = frame.with_columns(number=number, word=_read_words(unread, field))
     word = polars.col("word")
     if is_json and field.quotes != "ignored":  # `7` and `"7"` are different words
         quoted = polars.lit('"') + word + polars.lit('"')
@@ -204,17 +215,7 @@ def _read_numbers(texts: Series, field: FieldType) -> Series:
 
 def _read_words(texts: Series, field: FieldType) -> Series:
     """Return texts in the form in which they are compared: one for all spellings that count as the same."""
-    words = texts
-    if not texts.is_null().all() and (texts.str.len_bytes() != texts.str.len_chars()).any():
-        words = texts.str.normalize("NFC")
-    if "space" in field.fold:
-        words = words.str.replace_all(r"\s+", " ").str.strip_chars()
-    if "accents" in field.fold:
-        words = words.str.normalize("NFD").str.replace_all(r"\p{Mn}", "").str.normalize("NFC")
-    if "case" in field.fold:
-        is_ascii = words.str.len_bytes() == words.str.len_chars()
-        words = _mapped(words, ~is_ascii, _casefold)
-        words = words.zip_with(~is_ascii.fill_null(value=True), words.str.to_lowercase())
+    words = fold_texts(texts, field.fold)
     if field.kind in _CANONICAL:
         return _mapped(words, words.str.contains(r"^\s*[\[{]"), _CANONICAL[field.kind])
     return _truth_values(words, field) if field.kind == "boolean" else words
@@ -228,10 +229,6 @@ def _truth_values(words: Series, field: FieldType) -> Series:
     is_true, is_false = spelling.is_in([*TRUE, *digits[0]]), spelling.is_in([*FALSE, *digits[1]])
     value = polars.when(is_true).then(polars.lit("true")).when(is_false).then(polars.lit("false"))
     return polars.select(value.otherwise(words).alias("word"))["word"]
-
-
-def _casefold(text: str) -> str:
-    return unicodedata.normalize("NFC", text.casefold())
 
 
 def _canonical(text: str) -> str:

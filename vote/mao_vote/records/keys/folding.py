@@ -1,4 +1,4 @@
-"""Folds texts that count as the same: Unicode forms, and as declared case, space and accents."""
+"""Folds the columns of keys, in which texts that differ only in form are the same record."""
 
 from __future__ import annotations
 
@@ -6,42 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mao_shared.models.round import Fold
+from mao_vote.records.fields import folding
 
 if TYPE_CHECKING:
-    from polars import DataFrame, Expr, Series
-
-_SPACES = r"[\s\u{200b}\u{feff}]+"  # with the characters that have no width
-
-
-def fold_texts(texts: Series, fold: Sequence[Fold] = ()) -> Series:
-    """Return texts of which equal ones count as the same; always in Unicode's normal form NFC.
-
-    `case`: upper and lower case are the same, also ß and ss. `accents`: letters are the same
-    with and without marks. `space`: a run of white space is one space, and none at the ends, nor inside
-    the quotes of a JSON text.
-    """
-    import polars
-
-    text = polars.col("text")
-    only_ascii = _is_ascii(texts)
-    if not only_ascii:
-        text = text.str.normalize("NFC")
-    if "accents" in fold and not only_ascii:
-        text = text.str.normalize("NFD").str.replace_all(r"\p{M}+", "").str.normalize("NFC")
-    if "case" in fold:
-        text = text.str.to_lowercase() if only_ascii else _without_case(text)
-    if "space" in fold:
-        text = (
-            text.str.replace_all(_SPACES, " ")
-            .str.replace('^ ?("?) ?', "${1}")
-            .str.replace(' ?("?) ?$', "${1}")
-        )
-    return polars.DataFrame({"text": texts}).select(text)["text"].rename(texts.name)
-
-
-def _without_case(text: Expr) -> Expr:
-    """Fold case by way of capitals, which ß and ss or two forms of sigma have in common."""
-    return text.str.to_uppercase().str.to_lowercase().str.normalize("NFC")
+    from polars import DataFrame
 
 
 def fold_columns(table: DataFrame, columns: Sequence[str], fold: Sequence[Fold] = ()) -> DataFrame:
@@ -50,13 +18,9 @@ def fold_columns(table: DataFrame, columns: Sequence[str], fold: Sequence[Fold] 
 
     if not table.height:
         return polars.DataFrame(schema=dict.fromkeys(columns, polars.String))
-    return table.select(fold_texts(table[name], fold) for name in columns)
+    return table.select(folding.fold_texts(table[name], fold) for name in columns)
 
 
 def is_ascii(table: DataFrame, columns: Sequence[str]) -> bool:
     """True if texts of these columns can have no other form."""
-    return all(_is_ascii(table[name]) for name in columns if name in table.columns)
-
-
-def _is_ascii(texts: Series) -> bool:
-    return bool((texts.str.len_bytes() == texts.str.len_chars()).all())
+    return all(folding.is_ascii(table[name]) for name in columns if name in table.columns)

@@ -86,14 +86,14 @@ def take_over(
     """
     import polars
 
-    texts = polars.repeat(None, table.height, dtype=polars.String, eager=True)
     unresolved = polars.int_range(table.height, dtype=polars.UInt32, eager=True)
+    found: list[tuple[Series, Series]] = []  # places and their texts
     donors: list[_Donor] = []
     for source in sources:
         raw = raw_texts(source) if unresolved.len() else None
         if raw is None or len(raw) != source.table.height:
             if not donors:  # the model itself cannot be used
-                return texts
+                break
             continue
         expected = table if unresolved.len() == table.height else table[unresolved]
         if source.rows is None:
@@ -102,13 +102,34 @@ def take_over(
             rows = source.rows.gather(unresolved)
         differing = _differing_cells(expected, source.table, rows)
         differs = polars.select(polars.any_horizontal(*differing.values())).to_series() | rows.is_null()
-        texts = texts.scatter(unresolved.filter(~differs), raw.gather(rows.filter(~differs)))
+        found.append((unresolved.filter(~differs), _gather_texts(raw, rows.filter(~differs))))
         unresolved = unresolved.filter(differs)
-        donors = [donor.only(differs) for donor in [*donors, _Donor(raw.gather(rows), differing)]]
-    if unresolved.len():
-        patched = polars.Series(list(_patch_records(unresolved, donors, changed)), dtype=polars.String)
-        texts = texts.scatter(unresolved, patched)
-    return texts
+        donors = [donor.only(differs) for donor in donors]
+        donors.append(_Donor.of(raw, rows, differing, differs))
+    found.append((unresolved, _rest_of_texts(unresolved, donors, changed)))
+    places = polars.concat(places for places, _ in found)
+    texts = polars.concat(texts for _, texts in found)
+    order = polars.int_range(table.height, dtype=polars.UInt32, eager=True)
+    return texts.gather(order.clone().scatter(places, order))
+
+
+def _rest_of_texts(places: Series, donors: Sequence[_Donor], changed: Changed) -> Series:
+    """Return the texts of the records that no source has as decided; null if they cannot be put together."""
+    import polars
+
+    if not donors:
+        return polars.repeat(None, places.len(), dtype=polars.String, eager=True)
+    return polars.Series(list(_patch_records(places, donors, changed)), dtype=polars.String)
+
+
+def _gather_texts(texts: Series, rows: Series) -> Series:
+    """Return the texts at these rows; few ones in memory of their own, which lets go of all others."""
+    import polars
+
+    gathered = texts.gather(rows)
+    if 2 * gathered.len() > texts.len():
+        return gathered
+    return gathered.to_frame("text").select(polars.concat_str("text", polars.lit("")))["text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +139,15 @@ class _Donor:
     texts: Series
     differing: dict[str, Series]
 
+    @classmethod
+    def of(cls, raw: Series, rows: Series, differing: Mapping[str, Series], kept: Series) -> _Donor:
+        """Return a source's texts at the `kept` rows."""
+        cells = {name: column.filter(kept) for name, column in differing.items()}
+        return cls(_gather_texts(raw, rows.filter(kept)), cells)
+
     def only(self, kept: Series) -> _Donor:
         differing = {name: column.filter(kept) for name, column in self.differing.items()}
-        return _Donor(self.texts.filter(kept), differing)
+        return _Donor(_gather_texts(self.texts, kept.arg_true()), differing)
 
 
 def _patch_records(places: Series, donors: Sequence[_Donor], changed: Changed) -> Iterator[str | None]:

@@ -111,13 +111,14 @@ def write_csv(table: DataFrame, sources: Sequence[SourceFile], file_format: Reco
         return before + separator.join(cells) + end
 
     texts = take_over(table, projected, key, raw_texts, changed)
-    missing = texts.is_null().arg_true()
-    written = [_csv_text(table[place], manner, heading=False) for place in missing.to_list()]
+    if missing := texts.is_null().arg_true().to_list():
+        written = [_csv_text(table[place], manner, heading=False) for place in missing]
+        bare = polars.Series([line.removesuffix(manner.line_end) for line in written], dtype=polars.String)
+        texts = texts.scatter(missing, bare)
     heading = None
     if table.columns != model.table.columns:
         heading = _csv_text(table.clear(), manner).removesuffix(manner.line_end)
-    bare = polars.Series([line.removesuffix(manner.line_end) for line in written], dtype=polars.String)
-    return lines.together(texts.scatter(missing, bare), model, heading)
+    return lines.together(texts, model, heading)
 
 
 def _with_columns(source: SourceFile, columns: Sequence[str]) -> SourceFile:
@@ -176,7 +177,7 @@ class _Lines:
             quote_char=None,
             infer_schema=False,
         )["line"]
-        return lines.str.strip_suffix("\r")[1:]
+        return lines[1:] if b"\r" not in source.content else lines.str.strip_suffix("\r")[1:]
 
     def cells(self, record: str) -> list[str]:
         return raw_cells(record, self.manner.separator, quoted=self.quoted)
