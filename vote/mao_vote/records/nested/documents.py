@@ -142,13 +142,10 @@ class Reader:
                 yield step, "*", str(number), inner
 
     def text(self, place: Place) -> str:
-        """Return the text by which a value is compared: sets are sorted, volatile members left out."""
-        value = place.value
-        if not place.is_volatile:
-            value = self.volatile.without(value, place.pointer, place.pattern, keep_empty=True)
-        if isinstance(value, list) and self.field(place.pattern).type == "set":
-            return f"[{','.join(sorted({cell_text(item) for item in value}))}]"
-        return cell_text(value)
+        """Return the text by which a value is compared, without the volatile members inside of it."""
+        if place.is_volatile:
+            return cell_text(place.value)
+        return cell_text(self.volatile.without(place.value, place.pointer, place.pattern, keep_empty=True))
 
 
 def plan_layout(
