@@ -444,6 +444,57 @@ def test_nested_rows_of_a_definition_are_entries(rows: str | int) -> None:
     assert sorted(chosen) == ([1, 2, 3, 4] if rows == "any" else [2, 3])
 
 
+def vote_in_groups(groups: list[list[str]], **texts: Any) -> list[int]:
+    """Return which entries are in the result of a vote on lists of numbered entries."""
+    definition = VoteDefinition.model_validate(
+        {"groups": groups, "files": [{"fields": {"/l": {"key": ["id"]}}}]}
+    )
+    versions = {node: json.dumps(found).encode() for node, found in texts.items()}
+    found = decide_file("d.json", versions, incumbent=None, definition=definition, weights={})
+    return [one["id"] for one in json.loads(found.content or b"").get("l", [])]
+
+
+def numbered(*ids: int, size: int = 1) -> Document:
+    return {"x": 1, "l": [{"id": number, "v": size} for number in ids]}
+
+
+@pytest.mark.parametrize(
+    ("groups", "present"),
+    [
+        ([], [1, 2, 3]),
+        ([["c", "d", "e"]], [1, 2, 4]),
+        ([["c", "d"], ["d", "e"]], [1, 2, 4]),  # a node in two groups makes them one
+        ([["c", "e"]], [1, 2, 3]),  # tied: three nodes weigh more than two
+        ([["a", "b"]], [1, 2, 3]),
+        ([["a", "b"], ["c", "d", "e"]], [1, 2, 3]),
+        ([["x", "y"], ["e", "z"]], [1, 2, 3]),
+    ],
+)
+def test_nested_nodes_of_a_group_have_one_voice_on_what_is_there(
+    groups: list[list[str]], present: list[int]
+) -> None:
+    honest, copied = numbered(1, 2, 4), numbered(1, 2, 3)
+    found = vote_in_groups(groups, a=honest, b=honest, c=copied, d=copied, e=copied)
+    assert found == present
+
+
+@pytest.mark.parametrize(
+    ("having", "is_there"),
+    [("a", False), ("ab", True), ("ac", False), ("acd", True), ("cde", False), ("bde", True)],
+)
+def test_nested_nodes_of_a_group_that_differ_share_its_voice(having: str, is_there: bool) -> None:
+    texts = {node: numbered(1, 2, *([3] if node in having else []), size=ord(node)) for node in "abcde"}
+    assert (3 in vote_in_groups([["c", "d", "e"]], **texts)) == is_there
+
+
+def test_nested_nodes_of_a_group_that_lack_what_is_around_do_not_count() -> None:
+    usual, more, none = numbered(1, 2), numbered(1, 2, 3), {"x": 1}
+    groups = [["c", "d", "e"]]
+    assert vote_in_groups(groups, a=usual, b=more, c=more, d=none, e=none) == [1, 2, 3]
+    assert vote_in_groups(groups, a=usual, b=usual, c=more, d=none, e=none) == [1, 2]
+    assert vote_in_groups(groups, a=usual, b=usual, c=none, d=none, e=none) == [1, 2]
+
+
 # Paths
 
 names = st.sampled_from(WORDS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
