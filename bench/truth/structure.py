@@ -55,8 +55,12 @@ def lists(files: int) -> list[TruthSet]:
         rng = rng_of("set of tags")
         rounds = [tags_round(rng) for _ in range(files)]
         name = f"list of tags in another order at each of 5 nodes, one more at one{key}"
-        floors = ("plurality",) if definition is as_set else ()  # else a list is one value, and all differ
-        sets.append(TruthSet(name, rounds, definition, path="a.json", floors=floors))
+        sets.append(TruthSet(name, rounds, definition, path="a.json", goal=0.99))
+    rng = rng_of("ranking")
+    rounds = [ranking_round(rng) for _ in range(files)]
+    sets.append(
+        TruthSet("ranking with two neighbours swapped at 2 of 5 nodes", rounds, path="a.json", goal=0.99)
+    )
     return sets
 
 
@@ -132,6 +136,24 @@ def tags_round(rng: random.Random) -> Observed:
     }
     truth = {("tags", tag): "yes" for tag in tags} | {("tags", "own"): ABSENT}
     return Observed(versions, truth, read_tags)
+
+
+def ranking_round(rng: random.Random) -> Observed:
+    """Return lists whose order is scored."""
+    ranking = [f"tool{number}" for number in rng.sample(range(100), ENTRIES)]
+    versions = {}
+    for node in NODES:
+        own = [*ranking]
+        if node in "de":
+            at = rng.randrange(ENTRIES - 1)
+            own[at : at + 2] = own[at + 1], own[at]
+        versions[node] = json.dumps({"ranking": own}).encode()
+    return Observed(versions, read_ranking(json.dumps({"ranking": ranking}).encode()), read_ranking)
+
+
+def read_ranking(content: bytes) -> Found:
+    ranking = json.loads(content).get("ranking") or []
+    return {(str(place), "tool"): name for place, name in enumerate(ranking)}
 
 
 def read_tags(content: bytes) -> Found:

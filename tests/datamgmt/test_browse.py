@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -10,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.git import git
+from mao_git import Clone
+from mao_shared.models import GROUND_TRUTH
+from mao_shared.models.round import FieldRule, FileRule, VoteDefinition
+from tests.support.git import bare_repository, git
+from tests.vote.repo import commit, vote
 
 from .conftest import Api
 from .world import NODE
@@ -81,6 +86,47 @@ def test_diff_of_rows_and_fields(api: Api, commits: tuple[str, str]) -> None:
         "fields": {"v": {"before": "2", "after": "3"}},
     }
     assert diff(api, commits, path="r.csv", limit=1)["rows"]["truncated"]
+
+
+def releases(*names: str, changed: str = "") -> str:
+    entries = [{"tag": name, "size": 1 + (name == changed), "os": ["linux"]} for name in names]
+    return json.dumps({"total": len(names), "releases": entries}, indent=1)
+
+
+@pytest.fixture
+def clone(api: Api, tmp_path: Path) -> Clone:
+    """The clone of a dataset `data` without branches."""
+    master = bare_repository(tmp_path / "master.git")
+    assert api.put("/datasets/data", json={"name": "data", "master": str(master)}).status_code == 200
+    return Clone.open(tmp_path / "node" / "datasets" / "data.git")
+
+
+def test_diff_of_a_document_matches_entries_by_what_identifies_them(api: Api, clone: Clone) -> None:
+    before = commit(clone, {"d.json": releases("v1", "v2", "v3")})
+    after = commit(clone, {"d.json": releases("new", "v1", "v2", "v3", changed="v2")}, before)
+    rows = diff(api, (before, after), path="d.json")["rows"]
+    assert (rows["key"], rows["added"], rows["removed"], rows["changed"]) == (["path"], 3, 0, 2)
+    assert [(row["change"], row["key"]["path"]) for row in rows["rows"]] == [
+        ("changed", "/total"),
+        *(("added", f'/releases/[tag="new"]/{name}') for name in ("tag", "size", "os/0")),
+        ("changed", '/releases/[tag="v2"]/size'),
+    ]
+    removed = commit(clone, {"other": "x"}, after)
+    assert diff(api, (after, removed), path="d.json")["rows"]["removed"] == 13
+    assert diff(api, (removed, after), path="d.json")["rows"]["added"] == 13
+
+
+def test_diff_of_a_document_uses_the_key_that_the_newest_round_declared(api: Api, clone: Clone) -> None:
+    usual = {"l": [{"name": "x", "slot": 1.5}, {"name": "y", "slot": 2.5}]}
+    moved = {"l": [{"name": "y", "slot": 1.5}, {"name": "x", "slot": 2.5}]}
+    before, after = (commit(clone, {"d.json": json.dumps(found)}) for found in (usual, moved))
+    by_name = diff(api, (before, after), path="d.json")["rows"]
+    assert {row["key"]["path"] for row in by_name["rows"]} == {f'/l/[name="{name}"]/slot' for name in "xy"}
+    declared = VoteDefinition(files=[FileRule(fields={"/l": FieldRule(key=["slot"])})])
+    decided = vote(clone, {node: {"d.json": json.dumps(usual)} for node in ("n1", "n2")}, definition=declared)
+    clone.move_branch(GROUND_TRUTH, decided.commit, None)
+    by_slot = diff(api, (before, after), path="d.json")["rows"]
+    assert {row["key"]["path"] for row in by_slot["rows"]} == {"/l/[slot=1.5]/name", "/l/[slot=2.5]/name"}
 
 
 def test_diff_of_lines_and_binary_files(api: Api, commits: tuple[str, str]) -> None:

@@ -58,8 +58,12 @@ def entry(name: str, number: int) -> Document:
     return {
         "name": name,
         "date": f"2026-01-{number + 1:02}",
-        "size": {"bytes": 1000 * (number + 1), "unit": "B"},
-        "tags": ["t", name],
+        "size": {
+            "bytes": 1000 * (number + 1),
+            "unit": "B",
+            "files": [{"id": name, "n": 1}, {"id": "all", "n": 2}],
+        },
+        "tags": ["t", name, "u", "v"],
         "parts": [{"id": part, "sum": f"{name}{part}"} for part in range(3)],
     }
 
@@ -69,7 +73,8 @@ def document(entries: int = 6) -> Document:
     return {
         "host": "h",
         "cpu": {"cores": [1, 2], "mhz": 2000},
-        "tags": ["p", "q", "r"],
+        "tags": ["p", "q", "r", "s", "t"],
+        "none": {"list": [], "object": {}},
         "entries": [entry(f"e{number}", number) for number in range(entries)],
         "log": [{"level": 1}, {"level": 1}, {"level": 2}],
     }
@@ -91,17 +96,18 @@ def places_of(value: Any, *kinds: type) -> Places:
     return found
 
 
-def lists_with_identity(value: Document) -> list[tuple[list[Document], str]]:
-    entries = [value["entries"]] if isinstance(value.get("entries"), list) else []
-    parts = [one["parts"] for found in entries for one in found if isinstance(one.get("parts"), list)]
-    return [*((found, "name") for found in entries), *((found, "id") for found in parts)]
+def lists_with_identity(value: Document) -> list[tuple[list[Any], str]]:
+    """Return the lists of entries, in objects of entries too, with the member that identifies these."""
+    found = [(where[name], name) for where, name in places_of(value, list) if isinstance(where, dict)]
+    members = {"entries": "name", "parts": "id", "files": "id"}
+    return [(items, members[name]) for items, name in found if name in members]
 
 
 def add_entry(value: Document, random: Random) -> None:
     if lists := lists_with_identity(value):
         found, member = random.choice(lists)
         new = f"new{random.randrange(3)}" if member == "name" else 7 + random.randrange(3)
-        if all(one.get(member) != new for one in found):
+        if all(not isinstance(one, dict) or one.get(member) != new for one in found):
             made = entry(str(new), 9) if member == "name" else {"id": new, "sum": "new"}
             found.insert(random.choice([0, len(found)]), made)
 
@@ -119,9 +125,9 @@ def reorder_entries(value: Document, random: Random) -> None:
 
 
 def reorder_sets(value: Document, random: Random) -> None:
-    for found in [value, *value.get("entries", [])]:
-        if isinstance(found, dict) and isinstance(found.get("tags"), list):
-            random.shuffle(found["tags"])
+    for where, name in places_of(value, list):
+        if name == "tags":
+            random.shuffle(where[name])
 
 
 def change_value(value: Document, random: Random) -> None:
@@ -156,8 +162,38 @@ def change_list(value: Document, random: Random) -> None:
         value["log"] = random.sample(value["log"], len(value["log"]))[: random.randrange(1, 4)]
 
 
+def double_entry(value: Document, random: Random) -> None:
+    if lists := [found for found, _ in lists_with_identity(value) if found]:
+        found = random.choice(lists)
+        found.append(copy.deepcopy(random.choice(found)))
+
+
+def replace_entry(value: Document, random: Random) -> None:
+    if lists := [found for found, _ in lists_with_identity(value) if found]:
+        found = random.choice(lists)
+        found[random.randrange(len(found))] = random.choice([None, 5, "x", [], {}, [1]])
+
+
+def empty_container(value: Document, random: Random) -> None:
+    if places := [(where, name) for where, name in places_of(value, dict, list)]:
+        where, name = random.choice(places)
+        where[name] = random.choice([[], {}])
+
+
+def fill_container(value: Document, random: Random) -> None:
+    if places := [(where, name) for where, name in places_of(value, dict, list) if not where[name]]:
+        where, name = random.choice(places)
+        where[name] = random.choice(
+            [[1], {"a": 1}, [{"id": 1, "v": 1}], [{"id": 2, "v": [{"id": 1}]}], [[]], {"a": {}}]
+        )
+
+
 Change = Callable[[Document, Random], None]
 CHANGES: list[Change] = [
+    double_entry,
+    replace_entry,
+    empty_container,
+    fill_container,
     add_entry,
     remove_entry,
     reorder_entries,
@@ -198,40 +234,62 @@ def identify(items: Any) -> str | None:
     return None
 
 
-def fault(chosen: Any, seen: Sequence[Any], path: str, undecided: set[str]) -> str | None:
+Undecided = set[str]
+"""The paths of values that are null since the vote on them was tied."""
+
+
+def fault(chosen: Any, seen: Sequence[Any], path: str, undecided: Undecided) -> str | None:
     """Return why a value of the result is none that nodes observed at its place, None if it is one."""
     if chosen in seen or (chosen is None and path in undecided):
         return None
     if isinstance(chosen, dict):
-        objects = [value for value in seen if isinstance(value, dict)]
-        if not objects:
-            return f"{path}: no node has an object"
-        for name in {name for value in [*objects, chosen] for name in value}:
-            holders = [value[name] for value in objects if name in value]
-            if 2 * len(holders) > len(objects) and name not in chosen:
-                return f"{path}: most have {name}"
-            if name in chosen and 2 * len(holders) < len(objects):
-                return f"{path}: most lack {name}"
-            if name in chosen and (why := fault(chosen[name], holders, f"{path}/{name}", undecided)):
-                return why
-        return None
+        return fault_of_object(chosen, [value for value in seen if isinstance(value, dict)], path, undecided)
     if isinstance(chosen, list) and (member := identify(chosen)):
-        lists = [value for value in seen if isinstance(value, list) and identify(value) in (member, None)]
-        for one in chosen:
-            step = f"[{member}={json.dumps(one[member])}]"
-            same = [other for found in lists for other in found if other.get(member) == one[member]]
-            if not same:
-                return f"{path}/{step}: no node has this entry"
-            if why := fault(one, same, f"{path}/{step}", undecided):
-                return why
-        return None
+        lists = [value for value in seen if value == [] or identify(value) == member]
+        return fault_of_list(chosen, lists, member, path, undecided)
     return f"{path}: {chosen!r} is not in {list(seen)!r}"
 
 
+def fault_of_object(
+    chosen: Document, objects: Sequence[Document], path: str, undecided: Undecided
+) -> str | None:
+    if not objects:
+        return f"{path}: no node has an object"
+    for name in {name for value in [*objects, chosen] for name in value}:
+        holders = [value[name] for value in objects if name in value]
+        if 2 * len(holders) > len(objects) and name not in chosen:
+            return f"{path}: most have {name}"
+        if name in chosen and 2 * len(holders) < len(objects):
+            return f"{path}: most lack {name}"
+        if name in chosen and (why := fault(chosen[name], holders, f"{path}/{name}", undecided)):
+            return why
+    return None
+
+
+def fault_of_list(
+    chosen: list[Document], lists: Sequence[list[Document]], member: str, path: str, undecided: Undecided
+) -> str | None:
+    """Return the fault of a list whose entries have identity; nodes whose lists have none do not count."""
+    entries = {json.dumps(one[member]): one for one in chosen}
+    for name in entries | {json.dumps(one[member]): None for found in lists for one in found}:
+        here = f"{path}/[{member}={name}]"
+        same = [other for found in lists for other in found if json.dumps(other[member]) == name]
+        if name not in entries:
+            if 2 * len(same) > len(lists):
+                return f"{here}: most have it"
+        elif 2 * len(same) < len(lists) or not same:
+            return f"{here}: most lack it"
+        elif why := fault(entries[name], same, here, undecided):
+            return why
+    return None
+
+
 @settings(deadline=None, max_examples=20)
-@given(observed_documents())
-def test_nested_whatever_is_in_the_result_was_observed_there(observed: list[Document]) -> None:
-    found = vote(*observed, fields=SETS)
+@given(observed_documents(), st.sampled_from([SETS, {}]))
+def test_nested_whatever_is_in_the_result_was_observed_there(
+    observed: list[Document], fields: Document
+) -> None:
+    found = vote(*observed, fields=fields)
     undecided = {cell.key[0] for cell in found.cells if cell.why == "undecided"}
     assert fault(json.loads(found.content or b""), observed, "", undecided) is None
 
@@ -397,6 +455,14 @@ def test_nested_node_whose_entries_are_doubled_does_not_count_there() -> None:
     assert "/entries of b does not count: two entries have the same 'name'" in found.warnings
 
 
+def test_nested_node_that_has_a_name_twice_in_an_object_abstains() -> None:
+    usual = json.dumps(document())
+    twice = usual.replace('"host": "h"', '"host": "x", "host": "y"')
+    found = vote(usual, twice, usual)
+    assert found.content == usual.encode()
+    assert found.abstained == {"b": "it is not JSON: the name 'host' occurs twice in one object"}
+
+
 def test_nested_object_that_some_have_as_null_is_what_the_others_observed() -> None:
     usual, none = {"a": {"x": 1, "y": [1]}, "b": 2}, {"a": None, "b": 2}
     assert result(none, usual, none) == usual
@@ -442,6 +508,57 @@ def test_nested_rows_of_a_definition_are_entries(rows: str | int) -> None:
     ]
     chosen = [one["id"] for one in result(*observed, rows=rows)["l"]]
     assert sorted(chosen) == ([1, 2, 3, 4] if rows == "any" else [2, 3])
+
+
+def vote_in_groups(groups: list[list[str]], **texts: Any) -> list[int]:
+    """Return which entries are in the result of a vote on lists of numbered entries."""
+    definition = VoteDefinition.model_validate(
+        {"groups": groups, "files": [{"fields": {"/l": {"key": ["id"]}}}]}
+    )
+    versions = {node: json.dumps(found).encode() for node, found in texts.items()}
+    found = decide_file("d.json", versions, incumbent=None, definition=definition, weights={})
+    return [one["id"] for one in json.loads(found.content or b"").get("l", [])]
+
+
+def numbered(*ids: int, size: int = 1) -> Document:
+    return {"x": 1, "l": [{"id": number, "v": size} for number in ids]}
+
+
+@pytest.mark.parametrize(
+    ("groups", "present"),
+    [
+        ([], [1, 2, 3]),
+        ([["c", "d", "e"]], [1, 2, 4]),
+        ([["c", "d"], ["d", "e"]], [1, 2, 4]),  # a node in two groups makes them one
+        ([["c", "e"]], [1, 2, 3]),  # tied: three nodes weigh more than two
+        ([["a", "b"]], [1, 2, 3]),
+        ([["a", "b"], ["c", "d", "e"]], [1, 2, 3]),
+        ([["x", "y"], ["e", "z"]], [1, 2, 3]),
+    ],
+)
+def test_nested_nodes_of_a_group_have_one_voice_on_what_is_there(
+    groups: list[list[str]], present: list[int]
+) -> None:
+    honest, copied = numbered(1, 2, 4), numbered(1, 2, 3)
+    found = vote_in_groups(groups, a=honest, b=honest, c=copied, d=copied, e=copied)
+    assert found == present
+
+
+@pytest.mark.parametrize(
+    ("having", "is_there"),
+    [("a", False), ("ab", True), ("ac", False), ("acd", True), ("cde", False), ("bde", True)],
+)
+def test_nested_nodes_of_a_group_that_differ_share_its_voice(having: str, is_there: bool) -> None:
+    texts = {node: numbered(1, 2, *([3] if node in having else []), size=ord(node)) for node in "abcde"}
+    assert (3 in vote_in_groups([["c", "d", "e"]], **texts)) == is_there
+
+
+def test_nested_nodes_of_a_group_that_lack_what_is_around_do_not_count() -> None:
+    usual, more, none = numbered(1, 2), numbered(1, 2, 3), {"x": 1}
+    groups = [["c", "d", "e"]]
+    assert vote_in_groups(groups, a=usual, b=more, c=more, d=none, e=none) == [1, 2, 3]
+    assert vote_in_groups(groups, a=usual, b=usual, c=more, d=none, e=none) == [1, 2]
+    assert vote_in_groups(groups, a=usual, b=usual, c=none, d=none, e=none) == [1, 2]
 
 
 # Paths

@@ -312,7 +312,7 @@ def _vote(
         definition.ties,
         request.memory,
     )
-    return vote_table(aligned, fields, truth, rules, row_voter(readings, request.rule))
+    return vote_table(aligned, fields, truth, rules, row_voter(readings, request.rule, definition.groups))
 
 
 def decide_opaque(

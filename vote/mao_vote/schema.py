@@ -106,13 +106,14 @@ def _describe_fields(
     request: RecordVote, readings: Sequence[ParsedVersion], key: Key
 ) -> Iterator[FieldSchema]:
     """Yield the fields that are voted, in the order of the result; of a document by name."""
-    versions, rule = [reading.version for reading in readings], request.rule
+    rule = request.rule
     rules = Rules(rule, request.blank, not request.file_format.tabular)
+    aligned = records.align([reading.version for reading in readings], key)
     if readings[0].shape == "document":
-        summaries = summarize_document(versions, rules)
+        summaries = summarize_document(aligned, rules)
     else:
         plan = plan_columns(readings, key, rule, request.file_format, lambda: None, {})
-        summaries = summarize_table(versions, plan.fields, rules)
+        summaries = summarize_table(aligned, plan.fields, rules)
     for found in summaries:
         yield FieldSchema(
             name=found.name,

@@ -155,11 +155,14 @@ def _plan(readings: Sequence[ParsedVersion], file_format: RecordFormat, rule: Fi
     return plan_object_fields([reading.version.table for reading in readings], votes, rule)
 
 
-def row_voter(readings: Sequence[ParsedVersion], rule: FileRule) -> RowVoter | None:
+def row_voter(
+    readings: Sequence[ParsedVersion], rule: FileRule, groups: Sequence[Collection[str]]
+) -> RowVoter | None:
     """Return what decides which places of a document are in the result; None for records."""
     if readings[0].shape != "document":
         return None
-    return partial(vote_places, blanks=[reading.blanks for reading in readings], entries=rule.rows)
+    blanks = [reading.blanks for reading in readings]
+    return partial(vote_places, blanks=blanks, entries=rule.rows, groups=groups)
 
 
 @dataclass(slots=True)

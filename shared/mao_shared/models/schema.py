@@ -56,6 +56,12 @@ class FileSchema(Record):
     fields: list[FieldSchema] = Field(default_factory=list)
     abstained: dict[str, str] = Field(default_factory=dict)
 
+    def has_inside(self, field: FieldSchema) -> bool:
+        """True if a field is an object that is voted by what is inside; with a type it would be one value."""
+        name = field.name.replace("~", "~0").replace("/", "~1")
+        around = f"{field.name if field.name.startswith('/') else '/' + name}/"
+        return field.kind == "object" and any(other.name.startswith(around) for other in self.fields)
+
 
 class Schema(Record):
     """What the record files of some commits are, by a definition. `more`: record files that are left out."""
@@ -71,7 +77,9 @@ class Schema(Record):
         for file in self.files:
             if not file.whole:
                 rule = self.definition.rule_for(file.path)
-                fields = rule.fields | {field.name: _pinned_rule(field) for field in file.fields}
+                fields = rule.fields | {
+                    field.name: _pinned_rule(field) for field in file.fields if not file.has_inside(field)
+                }
                 for pointer, key in file.lists.items():
                     known = fields.get(pointer, FieldRule())
                     fields[pointer] = known.model_copy(update={"key": key})

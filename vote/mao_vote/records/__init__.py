@@ -31,10 +31,13 @@ from .keys.align import Aligned, Version, align, number_records, ordered_places
 from .keys.compare import RowChange, TableDiff, compare
 from .keys.inference import choose_key, vote_key
 from .keys.key import POSITION, Key, find_record, has_key, same_text
-from .nested.documents import Layout, Reader, empty_leaves, leaf_table, plan_layout, vote_places
+from .nested.changes import load_documents
+from .nested.documents import Layout, Reader, empty_leaves, leaf_table
 from .nested.lookup import find_value, is_inside
 from .nested.object_fields import plan_object_fields, top_field, with_object_fields, without_contradictions
 from .nested.paths import NamedFields, field_rule, leaf_pattern
+from .nested.planner import plan_layout
+from .nested.presence import vote_places
 from .reading.load import (
     NotRecords,
     RecordFormat,
@@ -99,6 +102,7 @@ __all__ = [
     "leaf_pattern",
     "leaf_table",
     "load",
+    "load_documents",
     "load_json_document",
     "may_be_observed",
     "number_records",

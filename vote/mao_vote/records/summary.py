@@ -13,8 +13,9 @@ from .cells.table import leaf_names
 from .fields.observed import contents
 from .fields.types import FieldType
 from .fields.values import infer_field, is_observed
-from .keys.align import Version
+from .keys.align import Aligned
 from .nested.documents import PATH, VALUE
+from .nested.sets import infer_set
 
 if TYPE_CHECKING:
     from polars import Series
@@ -37,44 +38,36 @@ class FieldSummary:
     missing: Sequence[str]
 
 
-def summarize_table(
-    versions: Sequence[Version], fields: Iterable[VotedField], rules: Rules
-) -> Iterator[FieldSummary]:
+def summarize_table(aligned: Aligned, fields: Iterable[VotedField], rules: Rules) -> Iterator[FieldSummary]:
     """Yield what the fields of a table's versions are; its volatile fields have no type."""
-    import polars
-
     for field in fields:
         if not field.volatile:
-            tables = [versions[number].table for number in field.versions]
-            empty = polars.Series(dtype=polars.String)
-            columns = [table[field.name] if field.name in table.columns else empty for table in tables]
-            votes = [versions[number].votes for number in field.versions]
+            columns = [aligned.column(version, field.name) for version in field.versions]
+            votes = [aligned.versions[version].votes for version in field.versions]
             yield _summarize(field.name, columns, votes, rules)
 
 
-def summarize_document(versions: Sequence[Version], rules: Rules) -> Iterator[FieldSummary]:
+def summarize_document(aligned: Aligned, rules: Rules) -> Iterator[FieldSummary]:
     """Yield what the values of a document are, by name as `leaf_names` returns it."""
     import polars
 
-    paths = polars.concat([version.table[PATH] for version in versions]).unique().sort()
-    names = polars.DataFrame(
-        {PATH: paths, "name": leaf_names(paths.to_list(), rules.file.fields)},
-        schema={PATH: polars.String, "name": polars.String},
+    names = leaf_names(aligned.keys[PATH].to_list(), rules.file.fields)
+    votes = [version.votes for version in aligned.versions]
+    texts = polars.DataFrame(
+        [aligned.column(version, VALUE).alias(str(version)) for version in range(len(votes))]
     )
-    by_version = []
-    for version in versions:
-        values = version.table.select(PATH, VALUE).drop_nulls(VALUE).join(names, on=PATH)
-        groups = values.partition_by("name", as_dict=True)
-        by_version.append({str(name): group[VALUE] for (name,), group in groups.items()})
-    empty = polars.Series(dtype=polars.String)
-    votes = [version.votes for version in versions]
-    for name in sorted({name for found in by_version for name in found}):
-        yield _summarize(name, [found.get(name, empty) for found in by_version], votes, rules)
+    known = texts.with_columns(name=polars.Series(names, dtype=polars.String)).filter(
+        polars.any_horizontal(polars.col(texts.columns).is_not_null())
+    )
+    groups = known.partition_by("name", as_dict=True, include_key=False)
+    for (name,), group in sorted(groups.items()):
+        yield _summarize(str(name), group.get_columns(), votes, rules)
 
 
 def _summarize(name: str, columns: Sequence[Series], votes: Sequence[int], rules: Rules) -> FieldSummary:
     declared, is_json = rules.field(name), rules.is_json
     kind = infer_field(name, columns, votes, declared, is_json=is_json)
+    kind = infer_set(kind, columns, votes, is_json=is_json)
     nodes, missing = 0, set()
     for column, count in zip(columns, votes, strict=True):
         observed = is_observed(column, kind, is_json=is_json)

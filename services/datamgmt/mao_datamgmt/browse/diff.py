@@ -20,7 +20,8 @@ from mao_shared.models.dataset import (
     RowDifference,
     RowsDifference,
 )
-from mao_vote import records
+from mao_shared.models.round import VoteDefinition
+from mao_vote import latest_rounds, records
 from mao_vote.records import NotRecords, RecordFormat
 
 MAX_RECORDS_SIZE = {
@@ -101,7 +102,8 @@ def _compare_file(
         return
     if manner != "lines":
         try:
-            diff.rows = _compare_rows((old, new), record_format, key, limit)
+            tables = _load_tables(clone, delta.path, (old, new), record_format)
+            diff.rows = _compare_rows(tables, key, limit)
             rows = diff.rows
             if not (rows.added or rows.removed or rows.changed or rows.columns_added or rows.columns_removed):
                 diff.note = "The records are equal but formatted differently; compare the file as lines."
@@ -135,12 +137,33 @@ def _read_side(
     return b"".join(opened.pieces) if opened.size <= max_size else None
 
 
-def _compare_rows(
-    sides: tuple[bytes, bytes], record_format: records.RecordFormat | None, key: Sequence[str], limit: int
-) -> RowsDifference:
+def _load_tables(
+    clone: Clone, path: str, sides: tuple[bytes, bytes], record_format: RecordFormat | None
+) -> tuple[records.Table, records.Table]:
+    """Read both sides as records, or as the values of a JSON document. Raises NotRecords."""
     if record_format is None:
         raise NotRecords("its name does not end in .csv .tsv .tab .json .jsonl .ndjson")
+    if record_format is RecordFormat.JSON:
+        documents = records.load_documents(*sides, _newest_definition(clone).rule_for(path))
+        if documents is not None:
+            return documents
     before, after = (records.load(side, record_format) for side in sides)
+    return before, after
+
+
+def _newest_definition(clone: Clone) -> VoteDefinition:
+    """Return the definition by which the newest round was decided, the default if there is none."""
+    try:
+        newest = next(latest_rounds(clone, clone.resolve(GROUND_TRUTH), 1), None)
+    except (NotFound, InvalidInput):  # no ground truth yet, or evidence that cannot be read
+        newest = None
+    return VoteDefinition() if newest is None else newest.evidence.definition
+
+
+def _compare_rows(
+    tables: tuple[records.Table, records.Table], key: Sequence[str], limit: int
+) -> RowsDifference:
+    before, after = tables
     comparison = records.compare(before, after, records.choose_key([before, after], key), limit)
     return RowsDifference(
         key=list(comparison.key.columns),

@@ -19,6 +19,7 @@ from mao_vote.records.keys.align import Aligned, Version, ordered_places
 from mao_vote.records.keys.key import Key
 from mao_vote.records.keys.rows import RowVote
 from mao_vote.records.nested.paths import field_rule
+from mao_vote.records.nested.sets import infer_set
 
 from .ballots import COMPUTED, Judge, apply_judge, break_ties, decide_cells
 from .measures import Noise, estimate_noise
@@ -233,13 +234,11 @@ class FieldVote:
 
     def _kind(self) -> FieldType:
         """Return what the definition declares of the field, or what all versions' values imply."""
-        kind = infer_field(
-            self.name,
-            self.columns if self.kept.all() else [column.filter(self.kept) for column in self.columns],
-            [self.aligned.versions[version].votes for version in self.voted.versions],
-            self.rules.field(self.name),
-            is_json=self.rules.is_json,
-        )
+        is_json = self.rules.is_json
+        columns = self.columns if self.kept.all() else [column.filter(self.kept) for column in self.columns]
+        votes = [self.aligned.versions[version].votes for version in self.voted.versions]
+        kind = infer_field(self.name, columns, votes, self.rules.field(self.name), is_json=is_json)
+        kind = infer_set(kind, columns, votes, is_json=is_json)
         is_declared = kind.tolerance is not None or kind.error is not None
         return kind if is_declared or kind.kind != "number" else replace(kind, error=self.rules.error)
 

@@ -10,7 +10,7 @@ numbers (numbers, times, dates, durations) and which as words.
     boolean                true, yes, on, t, y (and 1 if declared) are one word
     identifier             3.10, 08001, 7e2, 404: codes and ids, compared as words
     text, category         words
-    list, object, set      JSON; a set is declared, and its order and repetitions do not count
+    list, object, set      JSON; the order and repetitions of a set (nested/sets.py) do not count
 """
 
 from __future__ import annotations
