@@ -251,7 +251,8 @@ class FieldVote:
         answered, versions = Answered(self, kind), self.aligned.versions
         past = recall(self.rules.memory.get(self.name, ()), versions, kind, is_json=self.rules.is_json)
         noise = estimate_noise(ballots, kind, past)
-        voices = learn_voices(ballots, versions, answered.masks, noise, self.rules.groups, past)
+        disputed = ballots.filter(polars.struct("number", "word").n_unique().over("cell") > 1)
+        voices = learn_voices(disputed, versions, answered.masks, noise, self.rules.groups, past)
         ballots = voices.cast(ballots)
 
         def incumbent(cells: Series) -> DataFrame:
@@ -286,9 +287,9 @@ class FieldVote:
                 voices.families,
                 answered.observers(),
                 differing.height,
-                find_camps(ballots, versions),
+                find_camps(disputed, versions),
                 int((decided["why"] == "tie").sum()),
-                remember(ballots, versions, answered.masks()),
+                remember(disputed, versions, answered.masks()),
             )
         )
         return decided
@@ -393,13 +394,13 @@ def _count_differing(
         votes.shared[version] += shared_count
 
 
-def find_camps(ballots: DataFrame, versions: Sequence[Version]) -> dict[Camps, int]:
+def find_camps(disputed: DataFrame, versions: Sequence[Version]) -> dict[Camps, int]:
     """Count the cells that split the nodes into the same two camps, each with several nodes."""
     import polars
 
     value = polars.struct("number", "word")
     sides = (
-        ballots.filter(value.n_unique().over("cell") == 2)
+        disputed.filter(value.n_unique().over("cell") == 2)
         .sort("cell", "version")
         .with_columns(first=value == value.first().over("cell"))
         .group_by("cell", "first", maintain_order=True)

@@ -94,35 +94,35 @@ def recall(memory: Memory, versions: Sequence[Version], kind: FieldType, *, is_j
     return Recalled(ballots.drop("text"), len(cells), agreed)
 
 
-def remember(ballots: DataFrame, versions: Sequence[Version], answered: Sequence[Series]) -> PastCells | None:
+def remember(
+    disputed: DataFrame, versions: Sequence[Version], answered: Sequence[Series]
+) -> PastCells | None:
     """Return a sample of the disputed cells of a vote; None if nothing in them can be learnt from.
 
     Args:
-        ballots: cell, version, text, number, word; one row for each version that answers.
+        disputed: the ballots of these cells: cell, version, text; one row for each version that answers.
         answered: for each version, over all places of the table, whether it answers.
     """
     import polars
 
-    several = polars.struct("number", "word").n_unique().over("cell") > 1
-    brief = (polars.col("text").str.len_chars() <= MAX_VALUE_CHARACTERS).all().over("cell")
-    disputed = ballots.filter(several)
-    cells = disputed.filter(brief)["cell"].unique().sort()
     nodes = sum(version.votes for version in versions)
+    cells = disputed["cell"].unique().sort()
     if cells.is_empty() or nodes > MAX_PAST_VALUES:
         return None
-    step = -(-cells.len() * nodes // MAX_PAST_VALUES)
-    chosen = cells.gather_every(step)
-    sample = disputed.join(chosen.to_frame("cell"), on="cell").sort("cell", "version")
+    chosen = cells.gather_every(-(-cells.len() * nodes // MAX_PAST_VALUES))
+    is_brief = (polars.col("text").str.len_chars() <= MAX_VALUE_CHARACTERS).all().over("cell")
+    sample = disputed.join(chosen.to_frame("cell"), on="cell").filter(is_brief).sort("cell", "version")
     told: dict[int, dict[str, str]] = {}
-    for cell, version, text in sample.select("cell", "version", "text").iter_rows():
-        told.setdefault(cell, {}).update(dict.fromkeys(versions[version].nodes, text))
+    for cell, number, text in sample.select("cell", "version", "text").iter_rows():
+        told.setdefault(cell, {}).update(dict.fromkeys(versions[number].nodes, text))
+    if not told:
+        return None
     observers = polars.repeat(0, answered[0].len(), dtype=polars.Int64, eager=True)
-    for version_index, mask in enumerate(answered):
-        observers = observers + mask.cast(polars.Int64) * versions[version_index].votes
-    agreed = (observers >= MIN_OBSERVERS).scatter(disputed["cell"].unique(), False)
-    factor = disputed["cell"].n_unique()
+    for version, mask in zip(versions, answered, strict=True):
+        observers = observers + mask.cast(polars.Int64) * version.votes
+    agreed = (observers >= MIN_OBSERVERS).scatter(cells, False)
     undisputed = {
-        node: int((mask & agreed).sum()) * chosen.len() // factor
+        node: int((mask & agreed).sum()) * len(told) // cells.len()
         for version, mask in zip(versions, answered, strict=True)
         for node in version.nodes
     }

@@ -56,7 +56,7 @@ _CANDIDATE = ("cell", "number", "word")
 
 
 def learn_voices(
-    ballots: DataFrame,
+    disputed: DataFrame,
     versions: Sequence[Version],
     answered: Callable[[], Sequence[Series]],
     noise: Noise,
@@ -66,15 +66,13 @@ def learn_voices(
     """Learn families and weights from a field's ballots, and from those of earlier rounds if these are few.
 
     Args:
-        ballots: cell, version, nodes, number, word; one row for each version that answers.
+        disputed: the ballots of cells with several values: cell, version, nodes, number, word; one row for
+            each version that answers.
         answered: returns for each version, over all places of the table, whether it answers.
         groups: nodes that are declared to be dependent.
     """
-    import polars
 
     partition = Partition([node for version in versions for node in version.nodes], groups)
-    several = polars.struct("number", "word").n_unique().over("cell") > 1
-    disputed = ballots.filter(several)
     cells = disputed["cell"].unique(maintain_order=True).sort()
     if cells.len() >= ENOUGH_CELLS:
         past = None
