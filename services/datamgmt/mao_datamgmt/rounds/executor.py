@@ -170,7 +170,10 @@ class RoundExecutor:
         """Reset a round that is recorded as decided without being attested."""
         round_ = stored.record
         nodes = sorted({*round_.nodes, *dataset.nodes})
-        announced, attested = await self._announced(round_, nodes), await self._attested(round_, nodes)
+        # Retention removes a node's announcement before its attestation. So a node whose attestation has been
+        # removed is not taken for one that never attested: it has no announcement any more either.
+        attested = await self._attested(round_, nodes)
+        announced = await self._announced(round_, nodes)
         fresh = replace(view, announced={round_.id: announced.by}, attested={round_.id: attested.by})
         if not lacks_attestations(fresh, round_):
             return
