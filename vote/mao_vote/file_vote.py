@@ -159,6 +159,7 @@ def decide_records(request: RecordVote) -> FileDecision:
         votes.conflicts + plan.conflicts,
         [
             *notes,
+            *votes.notes,
             *notes_on_fields(votes.fields, groups),
             *rewrite_notes(result, readings, request.file_format),
         ],

@@ -125,7 +125,7 @@ class Evidence(Record):
 
 
 MAX_WARNINGS = 5  # of a round's files in its summary
-_PLAIN_NOTES = ("left out: ", "removed by all", "written anew")  # what was done, as it should be
+_PLAIN_NOTES = ("left out: ", "removed by all", "rows: ", "written anew")  # what was done, as it should be
 
 
 class RoundSummary(Record):

@@ -177,7 +177,7 @@ class TableTally:
     """For each version, the number of `cells` in which it voted and of those `differing` from the result.
 
     `shared`: differing cells in which another node has the same value.
-    `places`: those of the result's records, in order.
+    `places`: those of the result's records, in order. `notes`: in words, on which records are in it.
     """
 
     cells: list[int]
@@ -187,6 +187,7 @@ class TableTally:
     fields: list[FieldReport] = field(default_factory=list)
     conflicts: int = 0
     places: Series | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +232,7 @@ def vote_table(
     previous_rows = None if is_same_keys else truth.rows()
     before = None if previous_rows is None else previous_rows.is_not_null()
     rows = vote_rows(aligned, before, rules.file.rows) if row_voter is None else row_voter(aligned, before)
+    votes.notes = rows.notes
     if rows.partial.any():
         votes.differences.append(
             FieldDifferences("", count_rows(aligned, rows, votes.cells, votes.differing, votes.shared))
