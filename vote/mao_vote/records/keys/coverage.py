@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 WHOLE = 10**6
 MIN_NODES = 3  # without which coverage cannot be told
 _MAX_DEVIATIONS = 4  # standard deviations by which a set may have more records than expected
-_MAX_UNSEEN = 0.4  # probability that nobody else sees a record, above which several nodes are not suspect
+_MAX_UNSEEN = 0.4  # probability that nobody else sees a record, above which two nodes are not suspect
+_MAX_SUSPECTS = 2  # nodes; sources of more are more often alike than in agreement to deceive
 _MAX_NAMED_SETS = 3
 _PATTERN, _RECORDS, _ACCEPTED, _SUSPECT = "pattern", "records", "accepted", "suspect"
 
@@ -162,9 +163,9 @@ class _Level:
         """True if the group has more records than chance explains.
 
         That the other groups have more than expected too shows that some records are easier to see than
-        others. Several nodes are not suspect where the others would hardly see a record.
+        others. Two nodes are not suspect where the others would hardly see a record, and more never.
         """
-        if len(group.nodes) > 1 and group.unseen > _MAX_UNSEEN:
+        if len(group.nodes) > _MAX_SUSPECTS or (len(group.nodes) > 1 and group.unseen > _MAX_UNSEEN):
             return False
         mean = group.expected / self.unit
         others, expected = self.records - group.records, self.expected - group.expected
