@@ -70,12 +70,8 @@ def measure_agreement(
             absent = [
                 polars.lit(None, polars.String).alias(name) for name in fields if name not in table.columns
             ]
-            frames.append(
-                table.with_columns(absent)
-                .select(fields)
-                .hstack(_texts(frame))
-                .join(chosen, on=_KEY, how="semi")
-            )
+            filled = table.with_columns(absent)
+            frames.append(_with_key(filled, fields, frame).join(chosen, on=_KEY, how="semi"))
     if not frames:
         return Agreement(0, 0, ())
     records = polars.concat(frames)
@@ -90,6 +86,11 @@ def _texts(keys: DataFrame) -> DataFrame:
     import polars
 
     return keys.select(polars.concat_str(polars.all(), separator="\0").alias(_KEY))
+
+
+def _with_key(table: DataFrame, names: Sequence[str], keys: DataFrame) -> DataFrame:
+    """Return these columns, of which there may be none, with the key of each record."""
+    return _texts(keys).hstack(table.select(names).get_columns())
 
 
 def _count_pairs(records: DataFrame, by: Sequence[str]) -> int:
@@ -181,9 +182,9 @@ def _count_replacing(
 
     own = _texts(keys[number])
     names = [name for name in rest if all(name in table.columns for table in tables)]
-    searched = tables[number].select(names).hstack(own).join(_texts(odd), on=_KEY, how="semi")
+    searched = _with_key(tables[number], names, keys[number]).join(_texts(odd), on=_KEY, how="semi")
     lacked = polars.concat(
-        table.select(names).hstack(_texts(frame)).join(own, on=_KEY, how="anti").select(names)
+        _with_key(table, names, frame).join(own, on=_KEY, how="anti").select(names)
         for at, (table, frame) in enumerate(zip(tables, keys, strict=True))
         if at != number
     )
@@ -215,7 +216,7 @@ def _equal_otherwise(
     ]
     if len(usable) < 2:
         return count
-    full = {number: tables[number].select(names).hstack(_texts(keys[number])) for number in usable}
+    full = {number: _with_key(tables[number], names, keys[number]) for number in usable}
     searched = {number: full[number].join(_texts(odd[number]), on=_KEY, how="semi") for number in usable}
     rests = polars.concat(searched.values()).select(names).unique()
     known = polars.concat(
