@@ -11,7 +11,8 @@ most others. Candidates, in this order:
     pairs, then triples of the leftmost columns, those without integers first
 
 Numbers with a fraction or a unit are measurements, and so are integers that change between nodes in records
-that otherwise correspond.
+that otherwise correspond. If the records that a key matches differ in most values of a field, the candidate
+with which they have most in common is taken instead (agreement.py).
 """
 
 from __future__ import annotations
