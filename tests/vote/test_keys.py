@@ -208,7 +208,9 @@ def test_keys_fold_accents_only_where_declared(atomic: str) -> None:
 )
 def test_keys_text_before_numbers_typical_names_first(heading: str, rows: Rows, key: tuple[str, ...]) -> None:
     assert key_of(rows, rows[::-1], rows, heading=heading).columns == key
-    assert key_of(rows, rows, rows, heading=heading) == Key(key, "inferred")
+    found = key_of(rows, rows, rows, heading=heading)
+    assert (found.columns, found.source) == (key, "inferred")
+    assert ("unique in these columns by chance" in found.unsure) == (len(key) == 2)  # of these, a few records
 
 
 @pytest.mark.parametrize(
@@ -334,8 +336,8 @@ def test_keys_of_which_another_column_would_do_as_well_are_unsure() -> None:
     names = [["a", "p"], ["b", "q"], ["c", "r"], ["d", "s"]]
     crossed = [["a", "q"], ["b", "p"], ["c", "s"], ["e", "r"]]
     key = key_of(names, names, crossed, heading="one,other")
-    assert key.columns == ("one",)
-    assert "other would do as well" in key.unsure
+    assert key.columns == ("other",)  # all nodes have all of them
+    assert "one would do as well" in key.unsure
 
 
 def test_keys_volatile_and_left_out_fields_are_none() -> None:
@@ -423,32 +425,50 @@ def test_keys_folding_again_changes_nothing(texts: list[str], fold: set[str]) ->
     assert swapped.to_list() == lower.to_list() or "İ" in "".join(texts)
 
 
+cells = st.sampled_from(["a", "b", "c", "Ä", "e f", "B", "1", "2", "3.5", ""])
+
+
 @settings(deadline=None, max_examples=12)
 @given(
-    st.lists(
-        st.dictionaries(st.sampled_from(["a", "b", "c", "Ä", "e f"]), st.integers(0, 3), min_size=2),
-        min_size=2,
-        max_size=5,
-    ),
+    st.lists(st.lists(st.tuples(cells, cells, cells), max_size=5), min_size=2, max_size=5),
+    st.randoms(use_true_random=False),
+    st.booleans(),
+)
+def test_keys_order_of_nodes_and_rows_does_not_matter(
+    tables: list[list[tuple[str, str, str]]], random: Random, alike: bool
+) -> None:
+    if alike and tables[0]:  # versions of one table: records are missing, added and changed
+        kept = [row for row in tables[0] if random.random() < 0.9]
+        tables = [kept, *([*kept[:-1], *rows[:1]] for rows in tables[1:])]
+    first = vote(*(text("name,v,n", rows) for rows in tables))
+    random.shuffle(tables)
+    tables = [random.sample(rows, len(rows)) for rows in tables]
+    again = vote(*(text("name,v,n", rows) for rows in tables))
+    assert first.key is not None
+    assert again.key is not None
+    assert (again.key.columns, again.key.fold) == (first.key.columns, first.key.fold)
+    assert again.key.unsure == first.key.unsure
+    if first.key.columns:  # records without a key are lines, which have an order
+        lines = [sorted((found.content or b"").splitlines()) for found in (first, again)]
+        assert lines[0] == lines[1]
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    st.lists(st.sets(st.sampled_from(NAMES), min_size=2), min_size=2, max_size=5),
     st.lists(st.sampled_from([str, str.upper, str.lower]), min_size=5, max_size=5),
     st.randoms(use_true_random=False),
 )
-def test_keys_order_of_nodes_and_rows_does_not_matter(
-    brought: list[dict[str, int]], spellings: list[Callable[[str], str]], random: Random
+def test_keys_folding_does_not_depend_on_the_order_of_rows(
+    brought: list[set[str]], spellings: list[Callable[[str], str]], random: Random
 ) -> None:
+    stars = dict(zip(NAMES, STARS, strict=True))
     tables = [
-        [[spell(name), value] for name, value in rows.items()]
-        for rows, spell in zip(brought, spellings, strict=False)
+        [[spell(name), stars[name]] for name in NAMES if name in names]
+        for names, spell in zip(brought, spellings, strict=False)
     ]
-    first = vote(*(text("name,v", rows) for rows in tables))
-    random.shuffle(tables)
-    again = vote(*(text("name,v", rows) for rows in tables))
-    assert (again.content, again.key) == (first.content, first.key)
-    for rows in tables:
-        random.shuffle(rows)
-    shuffled = vote(*(text("name,v", rows) for rows in tables))
-    assert shuffled.key is not None
-    assert first.key is not None
-    # a column that changes in place between nodes is no key, and the place depends on the order of the rows
-    if shuffled.key.columns == first.key.columns == ("name",) and shuffled.key.fold == first.key.fold:
-        assert sorted((shuffled.content or b"").splitlines()) == sorted((first.content or b"").splitlines())
+    first = vote(*(text("repo,stars", rows) for rows in tables))
+    again = vote(*(text("repo,stars", random.sample(rows, len(rows))) for rows in tables))
+    assert again.key == first.key
+    if first.key is not None and first.key.columns:
+        assert sorted((again.content or b"").splitlines()) == sorted((first.content or b"").splitlines())

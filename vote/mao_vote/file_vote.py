@@ -153,9 +153,10 @@ def decide_records(request: RecordVote) -> FileDecision:
         DisputedCells(aligned, votes.differences, plan.cells),
         dict(sorted(tallies.items())),
         votes.conflicts + plan.conflicts,
-        notes=[*left_out, *rewrite_notes(result, readings, request.file_format)],
+        notes=[*left_out, *votes.notes, *rewrite_notes(result, readings, request.file_format)],
         warnings=[
             *([key.unsure] if key.unsure else []),
+            *votes.warnings,
             *warnings_on_fields(votes.fields, groups),
             *layout_warnings(readings[0].layout),
         ],

@@ -130,7 +130,8 @@ class TableTally:
     """For each version, the number of `cells` in which it voted and of those `differing` from the result.
 
     `shared`: differing cells in which another node has the same value.
-    `places`: those of the result's records, in order.
+    `places`: those of the result's records, in order. `notes`, `warnings`: in words, on which records are
+    in it.
     """
 
     cells: list[int]
@@ -140,6 +141,8 @@ class TableTally:
     fields: list[FieldReport] = field(default_factory=list)
     conflicts: int = 0
     places: Series | None = None
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

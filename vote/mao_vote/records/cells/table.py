@@ -104,6 +104,7 @@ def vote_table(
     previous_rows = None if is_same_keys else truth.rows()
     before = None if previous_rows is None else previous_rows.is_not_null()
     rows = vote_rows(aligned, before, rules.file.rows) if row_voter is None else row_voter(aligned, before)
+    votes.notes, votes.warnings = rows.notes, rows.warnings
     if rows.partial.any():
         votes.differences.append(
             FieldDifferences("", count_rows(aligned, rows, votes.cells, votes.differing, votes.shared))

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from polars import Series
 
 ColumnKind = Literal["text", "integer", "measured", "empty"]
-_IDENTITY_NAMES = ("id", "key", "name", "path", "uuid", "url", "uri", "slug", "sku", "code", "symbol")
+_IDENTITY_NAMES = (
+    *("id", "key", "name", "path", "uuid", "url", "uri", "slug", "sku", "code", "symbol"),
+    *("doi", "orcid", "isbn", "issn", "pmid", "email"),
+)
 _TIME_NAMES = ("date", "day", "time", "timestamp", "datetime", "ts", "epoch", "year", "month", "week", "hour")
 _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])|[^\W_]+")
 _NUMBER = (

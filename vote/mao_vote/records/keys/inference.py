@@ -11,22 +11,26 @@ most others. Candidates, in this order:
     pairs, then triples of the leftmost columns, those without integers first
 
 Numbers with a fraction or a unit are measurements, and so are integers that change between nodes in records
-that otherwise correspond.
+that otherwise correspond. If the records that a key matches differ in most values of a field, the candidate
+with which they have most in common is taken instead (agreement.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
+from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from mao_shared.models.round import Fold
 from mao_vote.records.reading.load import NotRecords
 
+from .agreement import Agreement, has_changing_values, measure_agreement
 from .candidates import Candidate, ColumnKind, column_kind, has_fraction, list_candidates
 from .folding import is_ascii
 from .key import Key, describe_fault, lacks_key
-from .sharing import Sharing, is_majority, measure_sharing, varies_in_place
+from .sharing import Sharing, is_majority, measure_sharing
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -38,6 +42,10 @@ _MANY_REPEATING = 4  # a quarter or more of the nodes abstain
 _ALIKE = "\0alike:"  # `load` lets no NUL through
 _HEAD = 10_000  # records of a version by which candidates are compared with the chosen one
 _MAX_RIVALS = 5
+_MAX_CHANCE = 0.05  # that as many records are unique in columns that do not identify them
+_FEW_RECORDS = 3  # in which many columns are unique
+_MAX_NAMED_RIVALS = 3
+_NEARLY = 350  # thousandths by which the records of another key may have less in common
 _TELLING = 950  # thousandths of the values that a measured column must share to be suggested
 _MAX_SHOWN = 40  # characters of a name in a message
 
@@ -66,8 +74,8 @@ def vote_key(
     for number, candidate in enumerate(candidates):
         found = versions.judge(candidate, kinds)
         if found is not None:
-            others = [other for other in candidates[number + 1 :] if other.group == candidate.group]
-            return versions.describe(found, others, kinds)
+            found = versions.prefer_agreement(found, candidates[number + 1 :], kinds)
+            return versions.describe(found, candidates, kinds)
     return Key((), "position", versions.why_no_key(kinds)), {}
 
 
@@ -102,6 +110,7 @@ def choose_key(
 class _Found:
     """A key, the indices of versions that lack it, how far the others share it, and why it may be wrong."""
 
+    candidate: Candidate
     key: Key
     lacking: list[int]
     sharing: Sharing
@@ -190,7 +199,51 @@ class _Versions:
             candidate, key, tables, votes, kinds
         ):
             return None
-        return _Found(key, lacking, sharing, [*reasons, *self._doubts(candidate, lacking, sharing)])
+        doubts = self._doubts(candidate, lacking, sharing)
+        return _Found(candidate, key, lacking, sharing, [*reasons, *doubts])
+
+    def prefer_agreement(
+        self, found: _Found, others: Sequence[Candidate], kinds: Mapping[str, ColumnKind]
+    ) -> _Found:
+        """Return another candidate if the records that it matches have more in common.
+
+        They are compared only if the records that the found key matches differ in most values of a field. A
+        text is preferred to numbers that match as much.
+        """
+        if len(self.tables) < 2:
+            return found
+        heads = _Versions([table.head(_HEAD) for table in self.tables], self.votes, self.fold)
+
+        def measure(key: Key, lacking: Sequence[int]) -> Agreement:
+            tables, _ = heads._without(lacking)
+            return measure_agreement(tables, [key.texts(table) for table in tables], list(kinds))
+
+        best, most = found, measure(found.key, found.lacking)
+        if not most.poor:
+            return found
+        is_number = all(kinds[name] == "integer" for name in found.key.columns)
+        measured = [(found, most)]
+        for other in others:
+            is_known = other.sparse or set(other.columns) >= set(found.key.columns)
+            rival = None if is_known or len(measured) > _MAX_RIVALS else heads.judge(other, kinds)
+            if rival is None:
+                continue
+            agreement = measure(rival.key, rival.lacking)
+            measured.append((rival, agreement))
+            is_text = any(kinds[name] == "text" for name in other.columns)
+            if agreement.exceeds(most, or_equals=best is found and is_number and is_text):
+                best, most = rival, agreement
+        if best is not found:
+            best = self.judge(best.candidate, kinds) or found
+        near = [
+            ", ".join(rival.key.columns)
+            for rival, agreement in measured
+            if rival.key.columns != best.key.columns
+            and most.contradicts(rival.key.columns)
+            and not most.exceeds(agreement, by=_NEARLY)
+        ]
+        reasons = [f"{name} would do as well" for name in near]
+        return replace(best, reasons=[*best.reasons, *reasons])
 
     def _recognise(
         self, key: Key, tables: Sequence[DataFrame], votes: Sequence[int], sharing: Sharing
@@ -228,7 +281,12 @@ class _Versions:
         if candidate.trusted:
             return False
         most = _MAX_CHANGED_INTEGERS if candidate.numbers else _MAX_CHANGED_TEXTS
-        return varies_in_place(tables, [key.texts(table) for table in tables], votes, most)
+        texts, integers = (
+            [name for name, kind in kinds.items() if kind == wanted and name not in key.columns]
+            for wanted in ("text", "integer")
+        )
+        rest = texts or (None if candidate.numbers else integers)
+        return has_changing_values(tables, [key.texts(table) for table in tables], votes, most, rest)
 
     def _doubts(self, candidate: Candidate, lacking: Sequence[int], sharing: Sharing) -> list[str]:
         doubts = []
@@ -244,16 +302,44 @@ class _Versions:
         return doubts
 
     def describe(
-        self, found: _Found, others: Sequence[Candidate], kinds: Mapping[str, ColumnKind]
+        self, found: _Found, candidates: Sequence[Candidate], kinds: Mapping[str, ColumnKind]
     ) -> tuple[Key, dict[int, str]]:
         """Return a key with the reasons why it may be wrong, and the faults of the versions that lack it."""
         names = ", ".join(found.key.columns)
+        others = [
+            other
+            for other in candidates
+            if other.group == found.candidate.group and other.columns != found.key.columns
+        ]
         rival = self._rival(found, others, kinds)
-        reasons = [*found.reasons, *([f"{rival} would do as well"] if rival else [])]
+        doubts = [
+            *([f"{rival} would do as well"] if rival else []),
+            *self._doubts_of_few(found, others, kinds),
+        ]
+        reasons = [*found.reasons, *(doubt for doubt in doubts if doubt not in found.reasons)]
         unsure = f"the key {names} was inferred and may be wrong: {'; '.join(reasons)}" if reasons else ""
         if unsure and "declare" not in unsure:
             unsure += f"; declare key: [{names}], or another, to settle it"
         return replace(found.key, unsure=unsure), self._faults(found.lacking, found.key)
+
+    def _doubts_of_few(
+        self, found: _Found, others: Sequence[Candidate], kinds: Mapping[str, ColumnKind]
+    ) -> list[str]:
+        """Say that so few records may be unique by chance, and which columns are as unique."""
+        tables, _ = self._without(found.lacking)
+        records = max((table.height for table in tables), default=0)
+        is_pair = len(found.key.columns) > 1
+        if not records or not (
+            _is_unique_by_chance(found.key, tables) if is_pair else records <= _FEW_RECORDS
+        ):
+            return []
+        unique = [other for other in others[:_MAX_RIVALS] if not found.candidate.trusted]
+        rivals = [", ".join(other.columns) for other in unique if self.judge(other, kinds) is not None]
+        also = f"{' or '.join(rivals[:_MAX_NAMED_RIVALS])} would do as well"
+        if is_pair:
+            by_chance = f"{records} records may be unique in these columns by chance"
+            return [by_chance, *([also] if rivals else [])]
+        return [f"with so few records {also}"] if rivals else []
 
     def _rival(self, found: _Found, others: Sequence[Candidate], kinds: Mapping[str, ColumnKind]) -> str:
         """Return the columns of a candidate that is shared as far and matches the records otherwise."""
@@ -279,13 +365,29 @@ class _Versions:
         """Say why records have no key, and which measured column would tell them apart."""
         why = "no column tells the records apart, so they were matched by their content and order"
         heads = _Versions([table.head(_HEAD) for table in self.tables], self.votes, self.fold)
-        for name in [name for name, kind in kinds.items() if kind == "measured"][:_MAX_RIVALS]:
-            key = Key((name,), "inferred", nfc=True)
+        measured = [name for name, kind in kinds.items() if kind == "measured"][:_MAX_RIVALS]
+        for names in [*((name,) for name in measured), *combinations(measured, 2)]:
+            key = Key(names, "inferred", nfc=True)
             tables, votes = heads._without(lacking := lacks_key(heads.tables, key))
             sharing = measure_sharing([key.texts(table) for table in tables], votes)
             if self._is_in_most(lacking) and sharing.found >= _TELLING * sharing.total:
-                return f"{why}; {name} does, but looks measured: declare key: [{name}] if it is not"
+                shown = ", ".join(names)
+                does = "does, but looks" if len(names) == 1 else "together do, but look"
+                return f"{why}; {shown} {does} measured: declare key: [{shown}] if that is wrong"
         return why
+
+
+def _is_unique_by_chance(key: Key, tables: Sequence[DataFrame]) -> bool:
+    """True if values combined by chance would be as unique, in the version with most records."""
+    table = max(tables, key=lambda table: table.height)
+    texts = key.texts(table)
+    combinations = prod(texts[name].n_unique() for name in key.columns)
+    chance = 1.0
+    for record in range(table.height):
+        chance *= max(combinations - record, 0) / combinations
+        if chance < _MAX_CHANCE:
+            return False
+    return True
 
 
 def _alike(tables: Sequence[DataFrame], key: Key, folded: Key, *, same: bool) -> str:
@@ -297,7 +399,8 @@ def _alike(tables: Sequence[DataFrame], key: Key, folded: Key, *, same: bool) ->
     alike = polars.concat(folded.texts(table) for table in heads)
     alike = alike.rename({name: _ALIKE + name for name in alike.columns})
     both = spelled.hstack(alike).unique(maintain_order=True)
-    first = both.filter(both.select(alike.columns).is_duplicated()).sort(alike.columns).head(2)
+    twice = both.filter(both.select(alike.columns).is_duplicated())
+    first = twice.sort([*alike.columns, *spelled.columns]).head(2)
     shown = [
         ", ".join(repr(text[:_MAX_SHOWN]) for text in row)
         for row in first.select(spelled.columns).iter_rows()

@@ -1,10 +1,14 @@
 """Decides which records are in the result.
 
+Records that more than half of the nodes have are. Those of fewer nodes are if so many are expected to be seen
+by few (coverage.py), and not if the same nodes have far more than that. Otherwise several nodes may outvote
+the others:
+
 A record that a node lacks is a vote against it only so far as the node could have seen it. A node's coverage
-is the share that it has of the records that most of the other nodes have. If a node with coverage c lacks a
-record, that speaks against the record by -log(1 - c), and if it has one, that speaks for it by
-log(c / FALSE_RECORDS); the vote against is the ratio, and at most 1. A node with all records outvotes one
-with an additional record, and a node with a third of them says little by lacking one more.
+is, for this vote, the share that it has of the records that most of the other nodes have. If a node with
+coverage c lacks a record, that speaks against the record by -log(1 - c), and if it has one, that speaks for
+it by log(c / FALSE_RECORDS); the vote against is the ratio, and at most 1. A node with all records outvotes
+one with an additional record, and a node with a third of them says little by lacking one more.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from math import log
 from typing import TYPE_CHECKING, Literal
 
 from .align import Aligned
+from .coverage import MIN_NODES, judge_sightings
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -28,7 +33,8 @@ LIKELY_COVERAGE = FULL_COVERAGE // 2  # from which lacking a record of the resul
 class RowVote:
     """For each place: the record is `kept`, only in some versions, undecided, or decided after a tie.
 
-    `votes`: how many nodes have it. `coverage`: for each version, in millionths.
+    `votes`: how many nodes have it. `coverage`: for each version, in millionths. `notes`: in words, why
+    records of few nodes are in the result; `warnings`: why they are not.
     """
 
     kept: Series
@@ -37,6 +43,8 @@ class RowVote:
     contested: Series
     votes: Series
     coverage: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majority", "any"] | int) -> RowVote:
@@ -70,8 +78,26 @@ def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majorit
     tied = votes * FULL_COVERAGE == against
     wins = 2 * weight > total_weight if incumbent is None else incumbent
     undecided = tied & (2 * weight == total_weight) if incumbent is None else tied & ~tied
+    kept = (votes * FULL_COVERAGE > against) | (tied & wins)
+    is_few = 2 * votes < total
+    if total < MIN_NODES or not is_few.any():
+        return RowVote(kept, partial, undecided, tied, votes, coverage)
+    observers = [
+        (has, node) for version, has in zip(aligned.versions, presence, strict=True) for node in version.nodes
+    ]
+    sightings = judge_sightings([has for has, _ in observers], [node for _, node in observers])
+    by_one = votes == 1
+    outvotes = kept & ~by_one & ~sightings.suspect
+    settled = is_few & (by_one | sightings.accepted | sightings.suspect)
     return RowVote(
-        (votes * FULL_COVERAGE > against) | (tied & wins), partial, undecided, tied, votes, coverage
+        (kept & ~is_few) | sightings.accepted | (outvotes & is_few),
+        partial,
+        undecided & ~settled,
+        tied & ~settled,
+        votes,
+        coverage,
+        sightings.notes,
+        sightings.warnings,
     )
 
 

@@ -1,0 +1,218 @@
+"""Tells records that few nodes saw from records that few nodes made up, by how much of all each node sees.
+
+If nodes see records independently of each other, each with a probability of its own, its coverage, then the
+number of records that exactly k of them see follows from the number that more than k see (as ecologists count
+animals by capture and recapture: D. L. Otis et al., Wildlife Monographs 62, 1978). Records that the same few
+nodes have alone are accepted as long as so many are expected. If there are more, the surplus is divided among
+the sets of nodes that have more than expected, and records of a set that are mostly surplus are not accepted.
+
+The arithmetic is of integers, or of the quotient of two, so that the order of nodes and the platform have no
+effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import combinations
+from math import prod
+from operator import add
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from polars import Series
+
+WHOLE = 10**6
+MIN_NODES = 3  # without which coverage cannot be told
+_MAX_DEVIATIONS = 4  # standard deviations by which a set may have more records than expected
+_MAX_UNSEEN = 0.4  # probability that nobody else sees a record, above which two nodes are not suspect
+_MAX_SUSPECTS = 2  # nodes; sources of more are more often alike than in agreement to deceive
+_MAX_NAMED_SETS = 3
+_PATTERN, _RECORDS, _ACCEPTED, _SUSPECT = "pattern", "records", "accepted", "suspect"
+
+
+@dataclass(frozen=True, slots=True)
+class Sightings:
+    """What coverage says about the records of fewer than half of the nodes, by place; False for others.
+
+    `accepted`: that so many are seen by few is expected. `suspect`: so many are not, even by chance.
+    `notes`, `warnings`: in words, on these records and on those of suspect nodes.
+    """
+
+    accepted: Series
+    suspect: Series
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The records that just these nodes have. `expected`: how many are expected, see _Level. `unseen`: the
+    probability that no other node sees a record."""
+
+    pattern: str
+    nodes: tuple[int, ...]
+    records: int
+    expected: int
+    unseen: float
+
+
+def estimate_coverage(presence: Sequence[Series]) -> list[int]:
+    """Return which part of all records each node has, in millionths.
+
+    It is the upper median of its parts of each other node's records, so that records that a minority makes up
+    do not count.
+
+    Args:
+        presence: for each of at least two nodes, by place: 1 if it has the record, else 0.
+    """
+    count = len(presence)
+    sizes = [int(has.sum()) for has in presence]
+    common = {
+        (one, other): int((presence[one] * presence[other]).sum())
+        for one, other in combinations(range(count), 2)
+    }
+    found = []
+    for node in range(count):
+        parts = sorted(
+            common[min(node, other), max(node, other)] * WHOLE // sizes[other] if sizes[other] else WHOLE
+            for other in range(count)
+            if other != node
+        )
+        found.append(parts[len(parts) // 2])
+    return found
+
+
+def judge_sightings(presence: Sequence[Series], names: Sequence[str]) -> Sightings:
+    """Judge the records that fewer than half of the nodes have.
+
+    Args:
+        presence: for each node, by place: 1 if it has the record, else 0.
+        names: the nodes.
+    """
+    import polars
+
+    count = len(presence)
+    coverage = estimate_coverage(presence)
+    chances = _chances(coverage)
+    seen = reduce(add, presence)
+    marks = polars.DataFrame([has.alias(str(number)) for number, has in enumerate(presence)])
+    places = marks.select(polars.concat_str(polars.all()).alias(_PATTERN))
+    is_few = (2 * seen < count) & (seen > 0)
+    patterns = places.filter(is_few)[_PATTERN].value_counts(name=_RECORDS).sort(_PATTERN)
+    levels: dict[int, list[_Group]] = {}
+    for pattern, records in patterns.iter_rows():
+        nodes = tuple(at for at, mark in enumerate(pattern) if mark == "1")
+        lacking = prod(WHOLE - share for at, share in enumerate(coverage) if at not in nodes)
+        expected = int((seen > len(nodes)).sum()) * lacking * prod(coverage[at] for at in nodes)
+        unseen = lacking / WHOLE ** (count - len(nodes))
+        levels.setdefault(len(nodes), []).append(_Group(pattern, nodes, records, expected, unseen))
+    judged: list[tuple[str, bool, bool]] = []
+    notes: list[str] = []
+    warnings: list[str] = []
+    for few, groups in sorted(levels.items()):
+        level = _Level(groups, int((seen > few).sum()) * chances[few], max(sum(chances[few + 1 :]), 1))
+        verdicts = level.judge()
+        judged += [(group.pattern, *verdict) for group, verdict in zip(groups, verdicts, strict=True)]
+        notes += _describe_accepted(level, verdicts, coverage)
+        warnings += _describe_suspects(level, verdicts, names)
+    schema = {_PATTERN: polars.String, _ACCEPTED: polars.Boolean, _SUSPECT: polars.Boolean}
+    known = polars.DataFrame(judged, schema=schema, orient="row")
+    found = places.join(known, on=_PATTERN, how="left", maintain_order="left")
+    accepted, suspect = (found[name].fill_null(value=False) for name in (_ACCEPTED, _SUSPECT))
+    return Sightings(accepted, suspect, tuple(notes), tuple(warnings))
+
+
+def _chances(coverage: Sequence[int]) -> list[int]:
+    """Return the probability that 0, 1, 2 … nodes see a record, in parts of WHOLE ** nodes."""
+    chances = [1]
+    for share in coverage:
+        lacks = [chance * (WHOLE - share) for chance in chances]
+        has = [chance * share for chance in chances]
+        chances = [one + other for one, other in zip([*lacks, 0], [0, *has], strict=True)]
+    return chances
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """The records that equally many nodes have, by the set of these.
+
+    `expected`: how many are expected of all sets together; it and those of the groups are in parts of which
+    `unit` make one record.
+    """
+
+    groups: Sequence[_Group]
+    expected: int
+    unit: int
+
+    @property
+    def records(self) -> int:
+        return sum(group.records for group in self.groups)
+
+    def judge(self) -> list[tuple[bool, bool]]:
+        """Return for each group whether its records are accepted, and whether they are suspect."""
+        excess = max(self.records * self.unit - self.expected, 0)
+        own = [max(group.records * self.unit - group.expected, 0) for group in self.groups]
+        all_own = sum(own)
+        return [
+            (
+                2 * excess * part <= group.records * self.unit * all_own and not self._is_suspect(group),
+                self._is_suspect(group),
+            )
+            for group, part in zip(self.groups, own, strict=True)
+        ]
+
+    def _is_suspect(self, group: _Group) -> bool:
+        """True if the group has more records than chance explains.
+
+        That the other groups have more than expected too shows that some records are easier to see than
+        others. Two nodes are not suspect where the others would hardly see a record, and more never.
+        """
+        if len(group.nodes) > _MAX_SUSPECTS or (len(group.nodes) > 1 and group.unseen > _MAX_UNSEEN):
+            return False
+        mean = group.expected / self.unit
+        others, expected = self.records - group.records, self.expected - group.expected
+        if expected > 0 and others * self.unit > expected:
+            mean = group.expected * others / expected
+        surplus = group.records - 1 - mean
+        return surplus > 0 and surplus * surplus > _MAX_DEVIATIONS**2 * mean
+
+
+def _describe_accepted(
+    level: _Level, verdicts: Sequence[tuple[bool, bool]], coverage: Sequence[int]
+) -> Iterator[str]:
+    """Say how many records of few nodes are accepted, and why."""
+    few = len(level.groups[0].nodes)
+    kept = sum(group.records for group, (accepted, _) in zip(level.groups, verdicts, strict=True) if accepted)
+    if kept:
+        typical = sorted(coverage)[len(coverage) // 2]
+        yield (
+            f"rows: {kept} of {level.records} records that only {few} of {len(coverage)} have are kept: "
+            f"nodes see about {_percent(typical)} % of the records here, so about "
+            f"{_rounded(level.expected, level.unit)} such records are expected"
+        )
+
+
+def _describe_suspects(
+    level: _Level, verdicts: Sequence[tuple[bool, bool]], names: Sequence[str]
+) -> Iterator[str]:
+    """Say who has more records of few nodes than chance explains."""
+    suspects = sorted(
+        (-group.records, sorted(names[at] for at in group.nodes), group.expected)
+        for group, (_, suspect) in zip(level.groups, verdicts, strict=True)
+        if suspect
+    )
+    for records, nodes, expected in suspects[:_MAX_NAMED_SETS]:
+        yield (
+            f"{' and '.join(nodes)} alone {'has' if len(nodes) == 1 else 'have'} {-records} records, which "
+            f"are left out: about {_rounded(expected, level.unit)} such records are expected"
+        )
+
+
+def _percent(share: int) -> int:
+    return (100 * share + WHOLE // 2) // WHOLE
+
+
+def _rounded(number: int, unit: int) -> int:
+    return (2 * number + unit) // (2 * unit)
