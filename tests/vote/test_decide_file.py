@@ -145,17 +145,43 @@ def test_decide_file_record_that_only_a_minority_has_is_left_out_and_one_that_mo
     assert cells(found) == {("2", ""): ("row", "row"), ("4", ""): (None, "row"), ("5", ""): (None, "row")}
 
 
-def test_decide_file_tied_record_is_as_ground_truth_has_it_else_a_conflict() -> None:
-    two = ("id,x\n1,p\n2,q\n", "id,x\n1,p\n")
-    assert vote("a.csv", *two, incumbent="id,x\n2,q\n").content == b"id,x\n1,p\n2,q\n"
-    assert vote("a.csv", *two, incumbent="id,x\n1,p\n").content == b"id,x\n1,p\n"
-    assert vote("a.csv", *two).conflicts == 1
+@pytest.mark.parametrize("incumbent", ["id,x\n2,q\n", "id,x\n1,p\n", None])
+def test_decide_file_tied_record_is_kept_and_counts_against_nobody(incumbent: str | None) -> None:
+    found = vote("a.csv", "id,x\n1,p\n2,q\n", "id,x\n1,p\n", incumbent=incumbent)
+    assert (found.content, found.conflicts) == (b"id,x\n1,p\n2,q\n", 0)
+    is_new = incumbent is None or "2,q" not in incumbent
+    assert found.warnings[-1:] == ["tied: 1 record is kept that as many nodes lack as have"] * is_new
+    assert [tally.differing for tally in found.votes.values()] == [0, 0 if is_new else 1]
+
+
+def test_decide_file_tied_column_is_kept_and_counts_against_nobody() -> None:
+    found = vote("a.csv", "id,x,y\n1,p,q\n", "id,x\n1,p\n")
+    assert (found.content, found.conflicts) == (b"id,x,y\n1,p,q\n", 0)
+    assert [(cell.field, cell.why) for cell in found.cells] == [("y", "tie")]
+    assert [tally.differing for tally in found.votes.values()] == [0, 0]
+
+
+def test_decide_file_tied_record_or_column_is_as_in_ground_truth_where_ties_stay_open() -> None:
+    def decide(*contents: str, incumbent: str | None = None) -> FileDecision:
+        versions = {node: content.encode() for node, content in zip("ab", contents, strict=True)}
+        before = None if incumbent is None else incumbent.encode()
+        return decide_file(
+            "a.csv", versions, incumbent=before, definition=VoteDefinition(ties="open"), weights={}
+        )
+
+    rows = ("id,x\n1,p\n2,q\n", "id,x\n1,p\n")
+    assert decide(*rows, incumbent="id,x\n2,q\n").content == b"id,x\n1,p\n2,q\n"
+    assert decide(*rows, incumbent="id,x\n1,p\n").content == b"id,x\n1,p\n"
+    assert decide(*rows).conflicts == 1
+    columns = ("id,x,y\n1,p,q\n", "id,x\n1,p\n")
+    assert decide(*columns, incumbent="id,x\n1,p\n").content == b"id,x\n1,p\n"
+    assert decide(*columns).conflicts == 1
 
 
 def test_decide_file_keys_of_several_columns_and_a_node_whose_key_is_not_unique() -> None:
     good = "day,host,x\nmo,h1,1\nmo,h2,2\ntu,h1,3\n"
     found = vote("a.csv", good, good + "tu,h2,4\n", good + "tu,h1,9\n", key=["day", "host"])
-    assert found.content == good.encode()
+    assert found.content == (good + "tu,h2,4\n").encode()
     assert found.key == Key(("day", "host"), "declared")
     assert "not unique" in found.abstained.pop("c")
     assert not found.abstained

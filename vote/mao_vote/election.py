@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar, cast
 
 from mao_shared.models.evidence import FieldEvidence, NodeGroup, Tally
+from mao_shared.models.round import Ties
 
 from .records import Key, PastCells, vote_numbers
 
@@ -101,6 +102,20 @@ def elect(
     heaviest = max(vote_weights[candidate] for candidate in leaders)
     leaders = [candidate for candidate in leaders if vote_weights[candidate] == heaviest]
     return (leaders[0], "weight") if len(leaders) == 1 else (None, "undecided")
+
+
+def elect_presence(
+    has: Mapping[str, bool], *, incumbent: bool | None, weights: Mapping[str, float], ties: Ties
+) -> tuple[bool | None, Why]:
+    """Return whether something that some nodes have is in the result, and the reason.
+
+    As `elect`, but what is still tied, or new, is in the result if ties get the `likeliest` decision, since
+    nodes rather miss something than invent it. The reason is then `tie`.
+    """
+    present, why = elect(has, incumbent=incumbent, weights=weights)
+    if ties == "likeliest" and not present and why in ("undecided", "incumbent"):
+        return True, "tie"
+    return present, why
 
 
 @dataclass(frozen=True, slots=True)

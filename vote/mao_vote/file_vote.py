@@ -116,7 +116,15 @@ def decide_records(request: RecordVote) -> FileDecision:
     readings, key, abstained = read_versions(request)
     is_document = readings[0].shape == "document"
     previous = PreviousTruth(request, key, readings[0])
-    plan = plan_columns(readings, key, request.rule, request.file_format, previous.columns, request.weights)
+    plan = plan_columns(
+        readings,
+        key,
+        request.rule,
+        request.file_format,
+        previous.columns,
+        request.weights,
+        request.definition.ties,
+    )
     compared = [voted.name for voted in plan.fields if not voted.volatile]
     if request.rule.atomic == "record" and not is_document:
         table, votes, aligned = _vote_records(readings, key, plan, previous, request)
@@ -313,7 +321,7 @@ def _vote(
         definition.ties,
         request.memory,
     )
-    return vote_table(aligned, fields, truth, rules, row_voter(readings, request.rule, definition.groups))
+    return vote_table(aligned, fields, truth, rules, row_voter(readings, request.rule, definition))
 
 
 def decide_opaque(

@@ -112,7 +112,9 @@ def _describe_fields(
     if readings[0].shape == "document":
         summaries = summarize_document(aligned, rules)
     else:
-        plan = plan_columns(readings, key, rule, request.file_format, lambda: None, {})
+        plan = plan_columns(
+            readings, key, rule, request.file_format, lambda: None, {}, request.definition.ties
+        )
         summaries = summarize_table(aligned, plan.fields, rules)
     for found in summaries:
         yield FieldSchema(

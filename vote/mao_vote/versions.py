@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
-from mao_shared.models.round import FileRule
+from mao_shared.models.round import FileRule, Ties, VoteDefinition
 
-from .election import Cell, elect, fixed_point
+from .election import Cell, elect, elect_presence, fixed_point
 from .records import (
     Key,
     Layout,
@@ -156,13 +156,15 @@ def _plan(readings: Sequence[ParsedVersion], file_format: RecordFormat, rule: Fi
 
 
 def row_voter(
-    readings: Sequence[ParsedVersion], rule: FileRule, groups: Sequence[Collection[str]]
+    readings: Sequence[ParsedVersion], rule: FileRule, definition: VoteDefinition
 ) -> RowVoter | None:
     """Return what decides which places of a document are in the result; None for records."""
     if readings[0].shape != "document":
         return None
     blanks = [reading.blanks for reading in readings]
-    return partial(vote_places, blanks=blanks, entries=rule.rows, groups=groups)
+    return partial(
+        vote_places, blanks=blanks, entries=rule.rows, groups=definition.groups, ties=definition.ties
+    )
 
 
 @dataclass(slots=True)
@@ -186,6 +188,7 @@ def plan_columns(
     file_format: RecordFormat,
     previous: Columns,
     weights: Mapping[str, float],
+    ties: Ties,
 ) -> ColumnPlan:
     """Decide the columns of the result.
 
@@ -211,7 +214,9 @@ def plan_columns(
         holders = tuple(i for i, reading in enumerate(readings) if name in reading.version.table.columns)
         if not file_format.tabular:
             holders = tuple(range(len(readings)))
-        elif len(holders) < len(readings) and not _elect_column(plan, name, headings, previous, weights):
+        elif len(holders) < len(readings) and not _elect_column(
+            plan, name, headings, previous, weights, ties
+        ):
             continue
         plan.columns.append(name)
         if name not in key.columns:
@@ -227,19 +232,22 @@ def _elect_column(
     headings: Mapping[str, Sequence[str]],
     previous: Columns,
     weights: Mapping[str, float],
+    ties: Ties,
 ) -> bool:
     """Elect whether a CSV file has a column, and add the vote to the plan as a cell."""
     ballots = {node: name in columns for node, columns in headings.items()}
     exists, reason = elect(ballots, incumbent=None, weights={})
     if exists is None:
         before = previous()
-        exists, reason = elect(ballots, incumbent=None if before is None else name in before, weights=weights)
+        incumbent = None if before is None else name in before
+        exists, reason = elect_presence(ballots, incumbent=incumbent, weights=weights, ties=ties)
     values = {node: name if has else None for node, has in ballots.items()}
     chosen = name if exists else None
     supporters = sum(has == exists for has in ballots.values())
     plan.cells.append(Cell((), name, values, chosen, reason, contested=2 * supporters <= len(ballots)))
     plan.conflicts += exists is None
-    plan.differing.update(node for node, has in ballots.items() if exists is not None and has != exists)
+    if reason not in ("undecided", "tie"):
+        plan.differing.update(node for node, has in ballots.items() if has != exists)
     return bool(exists)
 
 

@@ -103,8 +103,11 @@ def vote_table(
     is_same_keys = all(version_rows is None for version_rows in aligned.rows)
     previous_rows = None if is_same_keys else truth.rows()
     before = None if previous_rows is None else previous_rows.is_not_null()
-    rows = vote_rows(aligned, before, rules.file.rows) if row_voter is None else row_voter(aligned, before)
-    votes.notes, votes.warnings = rows.notes, rows.warnings
+    if row_voter is None:
+        rows = vote_rows(aligned, before, rules.file.rows, rules.ties)
+    else:
+        rows = row_voter(aligned, before)
+    votes.notes, votes.warnings = rows.notes, [*rows.warnings, *_warnings_on_ties(rows)]
     if rows.partial.any():
         votes.differences.append(
             FieldDifferences("", count_rows(aligned, rows, votes.cells, votes.differing, votes.shared))
@@ -122,6 +125,12 @@ def vote_table(
     votes.places = places = row_order(aligned, rows.kept)
     is_in_order = places.len() == table.height and places.is_sorted()
     return table if is_in_order else table[places], votes
+
+
+def _warnings_on_ties(rows: RowVote) -> list[str]:
+    tied = int(rows.tied.sum())
+    records = "1 record is" if tied == 1 else f"{tied} records are"
+    return [f"tied: {records} kept that as many nodes lack as have"] if tied else []
 
 
 def leaf_names(paths: Sequence[str], declared: Container[str]) -> list[str]:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING, Literal
 
+from mao_shared.models.round import Ties
+
 from .align import Aligned
 from .coverage import MIN_NODES, judge_sightings
 
@@ -33,7 +35,8 @@ LIKELY_COVERAGE = FULL_COVERAGE // 2  # from which lacking a record of the resul
 class RowVote:
     """For each place: the record is `kept`, only in some versions, undecided, or decided after a tie.
 
-    `votes`: how many nodes have it. `coverage`: for each version, in millionths. `notes`: in words, why
+    `tied`: it is kept though as many nodes lack it, and so counts against nobody. `votes`: how many nodes
+    have it. `coverage`: for each version, in millionths. `notes`: in words, why
     records of few nodes are in the result; `warnings`: why they are not.
     """
 
@@ -43,11 +46,17 @@ class RowVote:
     contested: Series
     votes: Series
     coverage: tuple[int, ...]
+    tied: Series
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majority", "any"] | int) -> RowVote:
+def vote_rows(
+    aligned: Aligned,
+    incumbent: Series | None,
+    rule: Literal["majority", "any"] | int,
+    ties: Ties = "likeliest",
+) -> RowVote:
     """Decide which records are in the result: those that most nodes have of those that could have seen them.
 
     Ties are decided as in the previous ground truth, or by weight if there is none.
@@ -55,6 +64,7 @@ def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majorit
     Args:
         incumbent: over all places, whether the previous ground truth has the record.
         rule: `any`: all records; a number: those that at least so many nodes have.
+        ties: `likeliest`: a record that is still tied, or new, is kept: nodes rather miss one than invent it.
     """
     import polars
 
@@ -71,7 +81,8 @@ def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majorit
     coverage = tuple(_coverage(votes - has, has, total - 1) for has in presence)
     if rule != "majority":
         kept = votes >= (1 if rule == "any" else rule)
-        return RowVote(kept, partial, kept & ~kept, kept & (2 * votes <= total), votes, coverage)
+        never = kept & ~kept
+        return RowVote(kept, partial, never, kept & (2 * votes <= total), votes, coverage, never)
     against = nothing
     for version, has, share in zip(aligned.versions, presence, coverage, strict=True):
         against = against + (1 - has) * (version.votes * absence_weight(share))
@@ -79,15 +90,19 @@ def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majorit
     wins = 2 * weight > total_weight if incumbent is None else incumbent
     undecided = tied & (2 * weight == total_weight) if incumbent is None else tied & ~tied
     kept = (votes * FULL_COVERAGE > against) | (tied & wins)
+    broken = undecided if incumbent is None else tied & ~incumbent
+    if ties == "open":
+        broken = tied & ~tied
+    kept, undecided = kept | broken, undecided & ~broken
     is_few = 2 * votes < total
     if total < MIN_NODES or not is_few.any():
-        return RowVote(kept, partial, undecided, tied, votes, coverage)
+        return RowVote(kept, partial, undecided, tied, votes, coverage, broken)
     observers = [
         (has, node) for version, has in zip(aligned.versions, presence, strict=True) for node in version.nodes
     ]
     sightings = judge_sightings([has for has, _ in observers], [node for _, node in observers])
     by_one = votes == 1
-    outvotes = kept & ~by_one & ~sightings.suspect
+    outvotes = kept & ~sightings.suspect if total == MIN_NODES else kept & ~by_one & ~sightings.suspect
     settled = is_few & (by_one | sightings.accepted | sightings.suspect)
     return RowVote(
         (kept & ~is_few) | sightings.accepted | (outvotes & is_few),
@@ -96,6 +111,7 @@ def vote_rows(aligned: Aligned, incumbent: Series | None, rule: Literal["majorit
         tied & ~settled,
         votes,
         coverage,
+        broken & ~settled,
         sightings.notes,
         sightings.warnings,
     )
@@ -130,14 +146,14 @@ def count_rows(
     import polars
 
     places = rows.partial.arg_true()
-    kept, undecided = rows.kept.gather(places), rows.undecided.gather(places)
+    kept, undecided, tied = (column.gather(places) for column in (rows.kept, rows.undecided, rows.tied))
     total = sum(version.votes for version in aligned.versions)
     having = rows.votes.gather(places)
     for version, coverage in enumerate(rows.coverage):
         has = aligned.has(version, places)
         voted = has if coverage < LIKELY_COVERAGE else has | ~has
         cells[version] += int(voted.sum())
-        differs = (has != kept) & ~undecided & voted
+        differs = (has != kept) & ~undecided & ~tied & voted
         differing[version] += int(differs.sum())
         shared[version] += int((differs & ((has & (having > 1)) | (~has & (having < total - 1)))).sum())
     found = polars.DataFrame({"cell": places, "kept": kept, "contested": rows.contested.gather(places)})

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from math import lcm
 from typing import TYPE_CHECKING, Literal
 
+from mao_shared.models.round import Ties
 from mao_vote.records.keys.align import Aligned
 from mao_vote.records.keys.rows import FULL_COVERAGE, RowVote
 
@@ -32,6 +33,7 @@ def vote_places(
     blanks: Sequence[Collection[str]] = (),
     entries: Literal["majority", "any"] | int = "majority",
     groups: Sequence[Collection[str]] = (),
+    ties: Ties = "likeliest",
 ) -> RowVote:
     """Decide which places are in the result: those that most have of those that have what is around it.
 
@@ -54,7 +56,7 @@ def vote_places(
     weights, around_weights = presence.count([version.weight for version in versions])
     voices, around_voices = presence.count_voices(groups) if groups else (votes, around)
     before = None if incumbent is None else incumbent.to_list()
-    kept, partial, undecided, contested = ([False] * len(paths) for _ in range(4))
+    kept, partial, undecided, contested, broken = ([False] * len(paths) for _ in range(5))
     for place in sorted(range(len(paths)), key=lambda place: paths[place].count("/")):
         parent = parents[place]
         if parent >= 0 and not kept[parent]:
@@ -70,12 +72,15 @@ def vote_places(
             wins = 2 * weights[place] > around_weights[place] if before is None else before[place]
             undecided[place] = tied and before is None and 2 * weights[place] == around_weights[place]
             kept[place] = 2 * voices[place] > around_voices[place] or (tied and wins)
-    flags = (kept, partial, undecided, contested)
-    in_result, in_some, without_result, after_tie = (
-        polars.Series(flag, dtype=polars.Boolean) for flag in flags
+            if ties == "likeliest" and (undecided[place] or (tied and before is not None and not wins)):
+                kept[place] = broken[place] = True
+                undecided[place] = False
+    in_result, in_some, without_result, after_tie, in_tie = (
+        polars.Series(flag, dtype=polars.Boolean) for flag in (kept, partial, undecided, contested, broken)
     )
     counts = polars.Series(votes, dtype=polars.Int64)
-    return RowVote(in_result, in_some, without_result, after_tie, counts, (FULL_COVERAGE,) * len(versions))
+    coverage = (FULL_COVERAGE,) * len(versions)
+    return RowVote(in_result, in_some, without_result, after_tie, counts, coverage, in_tie)
 
 
 class _Presence:
