@@ -4,7 +4,8 @@ If nodes see records independently of each other, each with a probability of its
 number of records that exactly k of them see follows from the number that more than k see (as ecologists count
 animals by capture and recapture: D. L. Otis et al., Wildlife Monographs 62, 1978). Records that the same few
 nodes have alone are accepted as long as so many are expected. If there are more, the surplus is divided among
-the sets of nodes that have more than expected, and records of a set that are mostly surplus are not accepted.
+the sets of nodes that have more than expected. Records of a set are not accepted if more than three quarters
+are surplus, or more than half and chance does not explain it.
 
 The arithmetic is of integers, or of the quotient of two, so that the order of nodes and the platform have no
 effect.
@@ -157,14 +158,14 @@ class _Level:
         all_own = sum(own)
         return [
             (
-                2 * excess * part <= group.records * self.unit * all_own and not self._is_suspect(group),
+                4 * excess * part <= 3 * group.records * self.unit * all_own and not self._is_suspect(group),
                 self._is_suspect(group),
             )
             for group, part in zip(self.groups, own, strict=True)
         ]
 
     def _is_suspect(self, group: _Group) -> bool:
-        """True if the group has more records than chance explains.
+        """True if the group has more records than chance explains, and most of them are surplus.
 
         That the other groups have more than expected too shows that some records are easier to see than
         others. Two nodes are not suspect where the others would hardly see a record, and more never.
@@ -176,7 +177,7 @@ class _Level:
         if expected > 0 and others * self.unit > expected:
             mean = group.expected * others / expected
         surplus = group.records - 1 - mean
-        return surplus > 0 and surplus * surplus > _MAX_DEVIATIONS**2 * mean
+        return 2 * surplus > group.records and surplus * surplus > _MAX_DEVIATIONS**2 * mean
 
 
 def _describe_accepted(
