@@ -4,7 +4,7 @@ If nodes see records independently of each other, each with a probability of its
 number of records that exactly k of them see follows from the number that more than k see (as ecologists count
 animals by capture and recapture: D. L. Otis et al., Wildlife Monographs 62, 1978). Records that the same few
 nodes have alone are accepted as long as so many are expected. If there are more, the surplus is divided among
-the sets of nodes that have more than expected. Records of a set are not accepted if three quarters or more
+the sets of nodes that have more than expected. Records of a set are not accepted if more than two thirds
 are surplus, or more than half and chance does not explain it.
 
 The arithmetic is of integers, or of the quotient of two, so that the order of nodes and the platform have no
@@ -158,7 +158,7 @@ class _Level:
         all_own = sum(own)
         return [
             (
-                4 * excess * part < 3 * group.records * self.unit * all_own and not self._is_suspect(group),
+                3 * excess * part <= 2 * group.records * self.unit * all_own and not self._is_suspect(group),
                 self._is_suspect(group),
             )
             for group, part in zip(self.groups, own, strict=True)
