@@ -252,17 +252,21 @@ def read_repositories(content: bytes) -> Found:
 
 
 def rows(files: int) -> list[TruthSet]:
-    """Nodes that lack rows, and one that invents some."""
+    """Nodes that lack rows, and one of five that invents some."""
     sets = []
     for percent in (10, 30, 60):
         rng = rng_of("rows", percent)
         rounds = [rows_round(percent / 100, rng) for _ in range(files)]
-        name = f"5 nodes that each lack {percent} % of the rows; one invents 5 %"
-        sets.append(TruthSet(name, rounds, floors=("plurality",) if percent < 50 else ()))
+        sets.append(TruthSet(f"5 nodes that each lack {percent} % of the rows; one invents 5 %", rounds))
+    for count in (2, 3):
+        rng = rng_of("rows", count, "nodes")
+        rounds = [rows_round(0.3, rng, NODES[:count]) for _ in range(files)]
+        sets.append(TruthSet(f"{count} nodes that each lack 30 % of the rows", rounds))
     return sets
 
 
-def rows_round(share: float, rng: random.Random) -> Observed:
+def rows_round(share: float, rng: random.Random, nodes: Sequence[str] = NODES) -> Observed:
+    """Return a round in which the node `e`, if there is one, has three rows that nobody else has."""
     truth = states_truth(60, rng)
     invented = {(f"x{number}", "state"): "ready" for number in range(3)}
     versions = {
@@ -271,7 +275,7 @@ def rows_round(share: float, rng: random.Random) -> Observed:
             [[name, value] for (name, _), value in truth.items() if rng.random() >= share]
             + [[name, value] for (name, _), value in invented.items() if node == "e"],
         )
-        for node in NODES
+        for node in nodes
     }
     return Observed(versions, {**truth, **dict.fromkeys(invented, ABSENT)}, read_table)
 
