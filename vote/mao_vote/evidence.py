@@ -7,7 +7,6 @@ value) and `.mao/history.json` (how often nodes agreed with the result, see ledg
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from mao_shared.models.common import STORED
 from mao_shared.models.evidence import ContestedCell, Evidence, FileEvidence, Tally
 
 from .election import Cell
-from .records import Memory, extend_memory, record_format
+from .records import PastCells, record_format
 from .tree_vote import OWN_FOLDER, FileVote
 
 ROUNDS_FOLDER = f"{OWN_FOLDER}/rounds"
@@ -27,10 +26,6 @@ MAX_FILES = 10_000  # files described one by one
 MAX_CELLS = 100_000
 MAX_CELL_BYTES = 64 << 20  # of all cells together
 MAX_VALUE_CHARACTERS = 4096  # longer values are truncated
-MAX_REMEMBERED_FIELDS = 200  # of which later rounds learn; those that were voted last
-FieldOfKind = tuple[str, str]
-"""A kind of file, and a field."""
-_DIGITS = re.compile(r"[0-9]+")
 _TALLIES_IN_RULES_3 = {"__all__": {"shared": True}}
 _NOT_IN_RULES_3: dict[str, Any] = {
     "definition": True,
@@ -45,11 +40,6 @@ def evidence_path(round_id: str) -> str:
 
 def cells_path(round_id: str) -> str:
     return f"{ROUNDS_FOLDER}/{round_id}.cells.jsonl"
-
-
-def file_kind(path: str) -> str:
-    """Return what the paths of files have in common that differ only in digits."""
-    return _DIGITS.sub("#", printable_path(path))
 
 
 def round_of_file(name: str) -> str:
@@ -150,8 +140,8 @@ class RoundTotals:
 
     `changes`: path → entry in the result, None if it has none. `lines`: contested cells as JSON lines, the
     first `listed` of all `cells`. For the ledger, `tallies`: of record files that are in the result or
-    undecided; `removed`: files that are in neither; `samples`: what later rounds may learn from, by kind of
-    file and field.
+    undecided; `removed`: files that are in neither; `samples`: what later rounds may learn from, by path and
+    field.
     """
 
     votes: dict[str, Tally]
@@ -159,7 +149,7 @@ class RoundTotals:
     lines: bytearray = field(default_factory=bytearray)
     tallies: dict[str, Mapping[str, Tally]] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
-    samples: dict[FieldOfKind, Memory] = field(default_factory=dict)
+    samples: list[tuple[str, str, PastCells]] = field(default_factory=list)
     decided: Counter[str] = field(default_factory=Counter)
     files: list[FileEvidence] = field(default_factory=list)
     conflicts: int = 0
@@ -171,7 +161,7 @@ class RoundTotals:
         self.changes[vote.path] = vote.placed
         self.decided[vote.how] += 1
         self.conflicts += vote.conflicts
-        self._remember(vote)
+        self.samples += ((vote.path, name, sample) for name, sample in vote.samples.items())
         unanimous = Tally(1, 0) if vote.how == "unanimous" else Tally()
         for voter, votes in self.votes.items():
             tally = vote.votes.get(voter, unanimous)
@@ -191,13 +181,6 @@ class RoundTotals:
                 return
             self.lines += line
             self.listed += 1
-
-    def _remember(self, vote: FileVote) -> None:
-        kind = file_kind(vote.path)
-        for name, sample in vote.samples.items():
-            self.samples[kind, name] = extend_memory(self.samples.get((kind, name), ()), sample)
-        if len(self.samples) > 2 * MAX_REMEMBERED_FIELDS:
-            self.samples = {at: self.samples[at] for at in sorted(self.samples)[:MAX_REMEMBERED_FIELDS]}
 
 
 def total_votes(votes: Iterable[FileVote], voters: Sequence[str]) -> RoundTotals:

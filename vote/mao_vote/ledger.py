@@ -12,10 +12,10 @@ A recomputed round starts from the same ledger. It has two parts:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import reduce
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,16 +24,23 @@ from mao_git import Clone
 from mao_shared.models.evidence import Tally
 from mao_shared.models.round import VoteDefinition
 
-from .evidence import MAX_REMEMBERED_FIELDS, FieldOfKind, RoundTotals, file_kind, printable_path
+from .evidence import RoundTotals, printable_path
 from .records import Memory, PastCells, extend_memory
 from .vdx.standing import NEW, Standing, base_weights
 
 LEDGER_PATH = ".mao/history.json"
+MAX_FIELDS = 200  # whose cells are remembered; those that were voted last
+_DIGITS = re.compile(r"[0-9]+")
 _LINE_END = ",\n"
 
 
 class BrokenLedger(ValueError):
     """The bytes are not a valid ledger; the message names the place."""
+
+
+def file_kind(path: str) -> str:
+    """Return what paths have in common that differ only in digits."""
+    return _DIGITS.sub("#", printable_path(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +56,22 @@ class Ledger:
     """Standings by file and node, and the past of fields by kind of file and field. Immutable."""
 
     files: Mapping[str, Mapping[str, Standing]] = field(default_factory=dict)
-    fields: Mapping[FieldOfKind, FieldPast] = field(default_factory=dict)
+    fields: Mapping[tuple[str, str], FieldPast] = field(default_factory=dict)
 
     def memory(self, path: str) -> dict[str, Memory]:
         """Return what is remembered of the fields of a file."""
         kind = file_kind(path)
         return {name: past.memory for (of_kind, name), past in self.fields.items() if of_kind == kind}
 
-    def remembering(self, samples: Mapping[FieldOfKind, Memory], tick: datetime) -> Ledger:
-        """Return the ledger with the samples of one more round."""
+    def remembering(self, samples: Iterable[tuple[str, str, PastCells]], tick: datetime) -> Ledger:
+        """Return the ledger with the samples of one more round: path, field, cells."""
         fields = dict(self.fields)
-        for at, cells in samples.items():
+        for path, name, sample in samples:
+            at = file_kind(path), name
             before = fields[at].memory if at in fields else ()
-            fields[at] = FieldPast(tick, reduce(extend_memory, cells, before))
+            fields[at] = FieldPast(tick, extend_memory(before, sample))
         latest = sorted(fields, key=lambda at: (-fields[at].tick.timestamp(), at))
-        return replace(self, fields={at: fields[at] for at in latest[:MAX_REMEMBERED_FIELDS]})
+        return replace(self, fields={at: fields[at] for at in latest[:MAX_FIELDS]})
 
     def standings(self, path: str, nodes: Iterable[str]) -> dict[str, Standing]:
         """Return the nodes' standings for a file; a node that never voted on it is new."""
