@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -25,7 +26,7 @@ STANDINGS = st.integers(1, 99).flatmap(
 PAST_CELLS = st.builds(
     PastCells,
     st.dictionaries(NAMES, st.integers(0, 99), max_size=3),
-    st.lists(st.dictionaries(NAMES, NAMES, max_size=3), max_size=3),
+    st.lists(st.dictionaries(NAMES, NAMES, min_size=1, max_size=3), max_size=3),
 )
 PASTS = st.builds(FieldPast, st.datetimes(timezones=st.just(UTC)), st.lists(PAST_CELLS, max_size=2))
 LEDGERS = st.builds(
@@ -133,6 +134,15 @@ def test_ledger_no_ledger_is_an_empty_one() -> None:
     assert load_ledger(None) == Ledger() == load_ledger(dump_ledger(Ledger()))
 
 
+PAST = {"tick": "2026-01-05T12:00:00Z", "rounds": []}
+
+
+def past_of(*rounds: list[dict[str, str]]) -> bytes:
+    """Return a ledger with one field, whose past has these cells."""
+    past = {**PAST, "rounds": [{"agreed": {}, "cells": cells} for cells in rounds]}
+    return json.dumps({"fields": {"f": {"v": past}}}).encode()
+
+
 @pytest.mark.parametrize(
     ("content", "where"),
     [
@@ -149,6 +159,16 @@ def test_ledger_no_ledger_is_an_empty_one() -> None:
             b'"rounds": [{"agreed": {"a": -1}, "cells": []}]}}}}',
             "fields / f / v / rounds / 0 / agreed / a",
         ),
+        (
+            b'{"files": {"f": {"a": {"successes": 1, "rounds": 1%s}}}}' % (b"0" * 400),
+            "files / f / a / rounds",
+        ),
+        (b'{"fields": {"f": {"v": {"tick": "2026-01-05T12:00:00", "rounds": []}}}}', "fields / f / v / tick"),
+        (past_of([{"a": "x", "b": "y"}] * 1001), "fields / f / v"),
+        (past_of([{"a": "x", "b": "y"}] * 400, [{"a": "x"}] * 400), "fields / f / v"),
+        (past_of([{"a": "x" * 101}]), "fields / f / v"),
+        (past_of([{}] * 10), "fields / f / v"),
+        (json.dumps({"fields": {"f": {str(number): PAST for number in range(201)}}}).encode(), "the whole"),
     ],
 )
 def test_ledger_what_is_no_ledger_names_the_place(content: bytes, where: str) -> None:

@@ -56,6 +56,21 @@ def extend_memory(memory: Memory, latest: PastCells) -> Memory:
     return kept
 
 
+def is_within_bounds(memory: Memory) -> bool:
+    """Return whether a memory is no larger than votes make them, so that learning from it takes no longer.
+
+    A round that is larger than all rounds together may be is kept alone. Cells without values are never
+    remembered.
+    """
+    values = [value for past in memory for cell in past.cells for value in cell.values()]
+    largest = max((past.size for past in memory), default=0)
+    return (
+        sum(len(past.cells) for past in memory) <= len(values) <= max(MAX_PAST_VALUES, largest)
+        and largest <= 2 * MAX_PAST_VALUES
+        and all(len(value) <= MAX_VALUE_CHARACTERS for value in values)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Recalled:
     """The past of a field as ballots: cell, node, version, number, word; the nodes are those that vote now.
