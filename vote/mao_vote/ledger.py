@@ -12,10 +12,10 @@ A recomputed round starts from the same ledger. It has two parts:
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import reduce
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,24 +24,17 @@ from mao_git import Clone
 from mao_shared.models.evidence import Tally
 from mao_shared.models.round import VoteDefinition
 
-from .evidence import RoundTotals, printable_path
+from .evidence import MAX_REMEMBERED_FIELDS, RoundTotals, file_kind, printable_path
 from .records import Memory, PastCells, extend_memory, is_within_bounds
 from .vdx.standing import NEW, Standing, base_weights
 
 LEDGER_PATH = ".mao/history.json"
-MAX_FIELDS = 200  # whose cells are remembered; those that were voted last
 MAX_COUNT = 2**53  # of rounds or cells, the integers that floats hold
-_DIGITS = re.compile(r"[0-9]+")
 _LINE_END = ",\n"
 
 
 class BrokenLedger(ValueError):
     """The bytes are not a valid ledger; the message names the place."""
-
-
-def file_kind(path: str) -> str:
-    """Return what paths have in common that differ only in digits."""
-    return _DIGITS.sub("#", printable_path(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +57,17 @@ class Ledger:
         kind = file_kind(path)
         return {name: past.memory for (of_kind, name), past in self.fields.items() if of_kind == kind}
 
-    def remembering(self, samples: Iterable[tuple[str, str, PastCells]], tick: datetime) -> Ledger:
-        """Return the ledger with the samples of one more round: path, field, cells."""
+    def remembering(self, samples: Mapping[tuple[str, str], Memory], tick: datetime) -> Ledger:
+        """Return the ledger with the samples of one more round, by kind of file and field.
+
+        The fields that were voted last are kept.
+        """
         fields = dict(self.fields)
-        for path, name, sample in samples:
-            at = file_kind(path), name
+        for at, cells in samples.items():
             before = fields[at].memory if at in fields else ()
-            fields[at] = FieldPast(tick, extend_memory(before, sample))
+            fields[at] = FieldPast(tick, reduce(extend_memory, cells, before))
         latest = sorted(fields, key=lambda at: (-fields[at].tick.timestamp(), at))
-        return replace(self, fields={at: fields[at] for at in latest[:MAX_FIELDS]})
+        return replace(self, fields={at: fields[at] for at in latest[:MAX_REMEMBERED_FIELDS]})
 
     def standings(self, path: str, nodes: Iterable[str]) -> dict[str, Standing]:
         """Return the nodes' standings for a file; a node that never voted on it is new."""
@@ -159,7 +154,7 @@ class _LedgerDocument(BaseModel):
 
     @model_validator(mode="after")
     def _check_fields(self) -> _LedgerDocument:
-        if sum(map(len, self.fields.values())) > MAX_FIELDS:
+        if sum(map(len, self.fields.values())) > MAX_REMEMBERED_FIELDS:
             raise ValueError("more fields than are remembered")
         return self
 
