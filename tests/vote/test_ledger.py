@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from mao_shared.models.evidence import Tally
 from mao_shared.models.round import VoteDefinition
-from mao_vote.ledger import MAX_FIELDS, BrokenLedger, FieldPast, Ledger, dump_ledger, load_ledger
+from mao_vote.evidence import MAX_REMEMBERED_FIELDS, RoundTotals, file_kind
+from mao_vote.ledger import BrokenLedger, FieldPast, Ledger, dump_ledger, load_ledger
 from mao_vote.records import PastCells
 from mao_vote.records.cells.memory import MAX_PAST_VALUES
+from mao_vote.tree_vote import FileVote
 from mao_vote.vdx import Standing
 
 unhurried = settings(deadline=None)  # other programs may keep the machine busy
@@ -25,7 +28,7 @@ STANDINGS = st.integers(1, 99).flatmap(
 PAST_CELLS = st.builds(
     PastCells,
     st.dictionaries(NAMES, st.integers(0, 99), max_size=3),
-    st.lists(st.dictionaries(NAMES, NAMES, max_size=3), max_size=3),
+    st.lists(st.dictionaries(NAMES, NAMES, min_size=1, max_size=3), max_size=3),
 )
 PASTS = st.builds(FieldPast, st.datetimes(timezones=st.just(UTC)), st.lists(PAST_CELLS, max_size=2))
 LEDGERS = st.builds(
@@ -59,10 +62,10 @@ def test_ledger_of_version_1_is_read_and_written() -> None:
 
 def test_ledger_remembers_fields_of_files_that_differ_in_digits_together() -> None:
     cells = PastCells({"a": 3, "b": 2}, [{"a": "x", "b": "y"}])
-    ledger = Ledger().remembering([("2026-01-05/m.csv", "v", cells)], NOON)
+    ledger = Ledger().remembering({("#-#-#/m.csv", "v"): [cells]}, NOON)
     assert ledger.memory("2026-01-06/m.csv") == {"v": [cells]}
     assert ledger.memory("2026-01-06/n.csv") == {}
-    later = ledger.remembering([("2026-01-06/m.csv", "v", cells)], NOON + timedelta(days=1))
+    later = ledger.remembering({("#-#-#/m.csv", "v"): [cells]}, NOON + timedelta(days=1))
     assert later.memory("m.csv") == {}
     assert later.memory("2026-01-07/m.csv") == {"v": [cells, cells]}
 
@@ -71,18 +74,35 @@ def test_ledger_forgets_the_oldest_cells_and_fields() -> None:
     cells = PastCells({}, [dict.fromkeys("abcde", "x")] * 100)
     ledger = Ledger()
     for day in range(5):
-        ledger = ledger.remembering([("m.csv", "v", cells)], NOON + timedelta(days=day))
+        ledger = ledger.remembering({("m.csv", "v"): [cells]}, NOON + timedelta(days=day))
     assert len(ledger.memory("m.csv")["v"]) == MAX_PAST_VALUES // cells.size == 2
-    many = [("m.csv", f"f{number:03}", cells) for number in range(MAX_FIELDS)]
+    many = {("m.csv", f"f{number:03}"): [cells] for number in range(MAX_REMEMBERED_FIELDS)}
     ledger = ledger.remembering(many, NOON + timedelta(days=9))
-    assert len(ledger.fields) == MAX_FIELDS
+    assert len(ledger.fields) == MAX_REMEMBERED_FIELDS
     assert "v" not in ledger.memory("m.csv")
+
+
+def test_ledger_round_of_many_files_holds_only_what_is_remembered() -> None:
+    """Each kind of file has a sample, and a dataset may have very many kinds."""
+    tick = NOON + timedelta(days=1)
+    before = Ledger().remembering({(f"k{number}.csv", "v"): [] for number in range(150)}, NOON)
+    totals = RoundTotals({})
+    expected: dict[tuple[str, str], list[PastCells]] = {}
+    for number in range(5 * MAX_REMEMBERED_FIELDS):
+        letters = "".join(chr(97 + int(digit)) for digit in f"{number * 7 % 400:03}")
+        cells = PastCells({}, [dict.fromkeys("abc", str(number))] * 150)
+        path = f"{number}/{letters}.csv"
+        totals.add(FileVote(path, None, "records", "", {}, samples={"v": cells}))
+        expected.setdefault((file_kind(path), "v"), []).append(cells)
+        assert len(totals.samples) <= 2 * MAX_REMEMBERED_FIELDS
+    assert len(expected) == 400 > MAX_REMEMBERED_FIELDS
+    assert before.remembering(totals.samples, tick) == before.remembering(expected, tick)
 
 
 def test_ledger_path_that_is_no_text_is_written_and_read() -> None:
     path = b"caf\xe9.csv".decode(errors="surrogateescape")
     cells = PastCells({"a": 1}, [{"a": "x"}])
-    ledger = Ledger().updated(path, {"a": Tally(2, 1)}).remembering([(path, "v", cells)], NOON)
+    ledger = Ledger().updated(path, {"a": Tally(2, 1)}).remembering({(file_kind(path), "v"): [cells]}, NOON)
     again = load_ledger(dump_ledger(ledger))
     assert again.standings(path, "a") == {"a": Standing(0.5, 1)}
     assert again.memory(path) == {"v": [cells]}
@@ -133,6 +153,15 @@ def test_ledger_no_ledger_is_an_empty_one() -> None:
     assert load_ledger(None) == Ledger() == load_ledger(dump_ledger(Ledger()))
 
 
+PAST = {"tick": "2026-01-05T12:00:00Z", "rounds": []}
+
+
+def past_of(*rounds: list[dict[str, str]]) -> bytes:
+    """Return a ledger with one field, whose past has these cells."""
+    past = {**PAST, "rounds": [{"agreed": {}, "cells": cells} for cells in rounds]}
+    return json.dumps({"fields": {"f": {"v": past}}}).encode()
+
+
 @pytest.mark.parametrize(
     ("content", "where"),
     [
@@ -149,6 +178,16 @@ def test_ledger_no_ledger_is_an_empty_one() -> None:
             b'"rounds": [{"agreed": {"a": -1}, "cells": []}]}}}}',
             "fields / f / v / rounds / 0 / agreed / a",
         ),
+        (
+            b'{"files": {"f": {"a": {"successes": 1, "rounds": 1%s}}}}' % (b"0" * 400),
+            "files / f / a / rounds",
+        ),
+        (b'{"fields": {"f": {"v": {"tick": "2026-01-05T12:00:00", "rounds": []}}}}', "fields / f / v / tick"),
+        (past_of([{"a": "x", "b": "y"}] * 1001), "fields / f / v"),
+        (past_of([{"a": "x", "b": "y"}] * 400, [{"a": "x"}] * 400), "fields / f / v"),
+        (past_of([{"a": "x" * 101}]), "fields / f / v"),
+        (past_of([{}] * 10), "fields / f / v"),
+        (json.dumps({"fields": {"f": {str(number): PAST for number in range(201)}}}).encode(), "the whole"),
     ],
 )
 def test_ledger_what_is_no_ledger_names_the_place(content: bytes, where: str) -> None:

@@ -132,6 +132,33 @@ def test_vote_new_node_counts_less_than_one_with_a_good_past(clone: Clone) -> No
     assert in_sequence(clone, [*rounds, last])[-1] == ["t"]
 
 
+LONG = ["z" * 101, "p" + " " * 100 + "q", "7." + "0" * 100 + "e9", '{"v": "' + "z" * 101]
+
+
+@pytest.mark.parametrize("wrong", ["z", "7.1", *LONG])
+def test_vote_node_cannot_hide_errors_by_their_length(clone: Clone, wrong: str) -> None:
+    """A tie is not won by a node that had many wrong values, however long these were."""
+    truth = ["7", "8", "9", "10", "11"]
+    quoted = '"' + wrong.replace('"', '""') + '"'
+    rounds: list[Mapping[str, Column]] = [
+        {"a": truth, "b": truth, "c": [*truth[:4], "12"], "d": [*(quoted for _ in range(4)), "11"]}
+    ] * 6
+    tied: Mapping[str, Column] = {"a": [""], "b": [""], "c": ["p"], "d": ["b"]}
+    assert in_sequence(clone, [*rounds, tied])[-1] == ["p"]
+
+
+def test_remember_cuts_long_values_of_a_minority(clone: Clone) -> None:
+    files = {
+        "a": {"a.csv": "id,v,w\n1,x,x\n"},
+        "b": {"a.csv": f"id,v,w\n1,x,{'l' * 200}\n"},
+        "c": {"a.csv": f"id,v,w\n1,{'z' * 200},{'l' * 200}\n"},
+    }
+    commit = vote_round(clone, files, None, KEYED, "r1").commit
+    fields = json.loads(clone.read_file(commit, ".mao/history.json"))["fields"]["a.csv"]
+    assert list(fields) == ["v"]
+    assert fields["v"]["rounds"][0]["cells"] == [{"a": "x", "b": "x", "c": "z" * 99 + "…"}]
+
+
 @pytest.mark.parametrize("values", [["p", "q"], ["p", "q", "r"], ["p", "p", "q", "q"], ["10:00", "noon"]])
 def test_vote_tie_of_which_nothing_is_known_takes_the_first_value(values: list[str]) -> None:
     for order in (values, values[::-1]):

@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+import polars
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mao_shared.json_text import parse_json
-from mao_shared.models.round import FileRule, VoteDefinition
+from mao_shared.models.round import FileRule, Fold, VoteDefinition
 from mao_vote import FileDecision, decide_file
 from mao_vote.records import NestedText, NotRecords, Reader, check_document, leaf_table, plan_layout
+from mao_vote.records.fields.folding import fold_texts
 from mao_vote.records.nested.documents import find_places
 from mao_vote.records.nested.paths import leaf_pattern
 from mao_vote.records.writing.write_nested import write_nested
@@ -444,6 +446,30 @@ def test_nested_spellings_of_an_identity_that_do_not_count(fold: list[str], name
     found = vote(first, first, second, fields={"/l": {"key": ["name"], "fold": fold}})
     assert json.loads(found.content or b"") == first
     assert not any(cell.why == "row" for cell in found.cells)
+
+
+@pytest.mark.parametrize("fold", ["case", "space", "accents"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Straße", "STRASSE"),
+        ("λόγος", "ΛΌΓΟΣ"),
+        ("İstanbul", "i\u0307stanbul"),
+        ("Zoë", "Zoe"),
+        ("が", "か"),
+        ("क्", "क"),
+        ("a\u20dd", "a"),
+        ("a\u200bb", "a b"),
+        ("a\xa0b", "a  b"),
+        ("\ufeffa", "a"),
+        ("a\x1cb", "a b"),
+    ],
+)
+def test_nested_identity_is_folded_as_the_key_of_records(fold: Fold, names: tuple[str, str]) -> None:
+    first, second = ({"l": [{"name": name, "v": 1}, {"name": "z", "v": 2}]} for name in names)
+    found = vote(first, first, second, fields={"/l": {"key": ["name"], "fold": [fold]}})
+    alike = fold_texts(polars.Series(names), [fold]).n_unique() == 1
+    assert any(cell.why == "row" for cell in found.cells) != alike
 
 
 def test_nested_node_whose_entries_are_doubled_does_not_count_there() -> None:

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from mao_vote.records import NotRecords, RecordFormat, TableDiff, choose_key, compare, load, record_format
+from mao_vote.records import (
+    NotRecords,
+    RecordFormat,
+    TableDiff,
+    choose_key,
+    compare,
+    load,
+    load_json_document,
+    record_format,
+)
 
 
 def compared(before: str, after: str, how: RecordFormat, *key: str, limit: int = 100) -> TableDiff:
@@ -106,6 +115,32 @@ def test_records_empty_files_and_limits() -> None:
 def test_records_what_is_no_record_file(content: bytes, how: RecordFormat, why: str) -> None:
     with pytest.raises(NotRecords, match=why):
         load(content, how)
+
+
+@pytest.mark.parametrize(
+    ("content", "how", "why"),
+    [
+        (b'[{"a": 1},]', RecordFormat.JSON, "it is not JSON"),  # other words in Python 3.13
+        (b'{"a": 1,}', RecordFormat.JSON, "it is not JSON"),
+        (b'{"a" 1}', RecordFormat.JSON, "it is not JSON"),
+        (b'{"a": "\n"}', RecordFormat.JSON, "it is not JSON"),
+        (b'{"a": 1}\n{"a": 1,}\n', RecordFormat.JSON_LINES, "line 2 is not JSON"),
+        (b'[{"\\ud800": 1}]', RecordFormat.JSON, "it is not JSON"),
+        (b'[{"a": 1, "a": 2}]', RecordFormat.JSON, "it is not JSON: the name 'a' occurs twice in one object"),
+        (b"a,b\n1,2\n" + b'"x"y,1\n', RecordFormat.CSV, "its quotes do not fit together"),
+    ],
+)
+def test_records_reason_has_no_words_of_a_parser(content: bytes, how: RecordFormat, why: str) -> None:
+    """It becomes evidence, and evidence is the same with any version of Python and polars."""
+    with pytest.raises(NotRecords) as caught:
+        load(content, how)
+    assert str(caught.value) == why
+
+
+@pytest.mark.parametrize("content", [b"[1,]", b'{"a": 1,}', b'{"a"'])
+def test_records_reason_of_a_document_has_no_words_of_a_parser(content: bytes) -> None:
+    with pytest.raises(NotRecords, match=r"^it is not JSON$"):
+        load_json_document(content)
 
 
 def test_records_half_a_letter_in_json() -> None:

@@ -84,6 +84,44 @@ def test_vote_two_liars_with_one_number_do_not_outvote_three_noisy_nodes(noise: 
     assert found.fields[0].noise == "estimated"
 
 
+@pytest.mark.parametrize(("nodes", "liars"), [("abcde", "de"), ("abcdefg", "efg"), ("abcdefghi", "fghi")])
+@pytest.mark.parametrize("rows", [4, 8, 20])
+@pytest.mark.parametrize("spread", [0, 0.02])
+def test_vote_liars_do_not_win_where_rounded_noise_makes_numbers_equal(
+    nodes: str, liars: str, rows: int, spread: float
+) -> None:
+    """Numbers around zero with two decimals, too few to tell the noise by what no two nodes share."""
+    random = Random(3)
+    truth = [random.uniform(-1, 1) for _ in range(rows)]
+    told = {
+        node: [
+            f"{value + 2 + random.gauss(0, spread):.2f}"
+            if node in liars
+            else f"{value + random.gauss(0, 0.02):.2f}"
+            for value in truth
+        ]
+        for node in nodes
+    }
+    _, values = vote(told)
+    found = [float(value) for value in values.values()]
+    assert [round(value - wanted) for value, wanted in zip(found, truth, strict=True)] == [0] * rows
+
+
+@pytest.mark.parametrize(
+    ("told", "chosen"),
+    [
+        ("10.25 10.25 47.1 80.55 63.2", "10.25"),  # the others agree on nothing
+        ("10.25 10.25 47.1 47.13 47.16", "47.13"),
+        ("-1.5 -1.5 0.01 0.02 0.04", "0.02"),
+        ("10.25 10.25 10.5 10.75 11", "10.25"),
+        ("10.25 10.25 47.1 47.13 80.55", "10.25"),  # two of five are not most
+    ],
+)
+def test_vote_frequent_number_wins_unless_far_from_most(told: str, chosen: str) -> None:
+    _, values = vote({node: [text] for node, text in zip("abcde", told.split(), strict=True)})
+    assert list(values.values()) == [chosen]
+
+
 def test_vote_field_is_exact_where_most_share_their_numbers() -> None:
     truth = [f"{number}.5" for number in range(60)]
     liar = [f"{number}.51" for number in range(60)]

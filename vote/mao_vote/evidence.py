@@ -7,6 +7,7 @@ value) and `.mao/history.json` (how often nodes agreed with the result, see ledg
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from mao_shared.models.common import STORED
 from mao_shared.models.evidence import ContestedCell, Evidence, FileEvidence, Tally
 
 from .election import Cell
-from .records import PastCells, record_format
+from .records import Memory, extend_memory, record_format
 from .tree_vote import OWN_FOLDER, FileVote
 
 ROUNDS_FOLDER = f"{OWN_FOLDER}/rounds"
@@ -26,6 +27,8 @@ MAX_FILES = 10_000  # files described one by one
 MAX_CELLS = 100_000
 MAX_CELL_BYTES = 64 << 20  # of all cells together
 MAX_VALUE_CHARACTERS = 4096  # longer values are truncated
+MAX_REMEMBERED_FIELDS = 200  # whose cells the ledger has
+_DIGITS = re.compile(r"[0-9]+")
 _TALLIES_IN_RULES_3 = {"__all__": {"shared": True}}
 _NOT_IN_RULES_3: dict[str, Any] = {
     "definition": True,
@@ -63,6 +66,11 @@ def load_evidence(content: bytes) -> Evidence:
 def printable_path(path: str) -> str:
     """Return a path as valid text: bytes that are not UTF-8 are written as `\\xe9`."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def file_kind(path: str) -> str:
+    """Return what paths have in common that differ only in digits."""
+    return _DIGITS.sub("#", printable_path(path))
 
 
 def describe(vote: FileVote) -> FileEvidence:
@@ -140,8 +148,8 @@ class RoundTotals:
 
     `changes`: path → entry in the result, None if it has none. `lines`: contested cells as JSON lines, the
     first `listed` of all `cells`. For the ledger, `tallies`: of record files that are in the result or
-    undecided; `removed`: files that are in neither; `samples`: what later rounds may learn from, by path and
-    field.
+    undecided; `removed`: files that are in neither; `samples`: what later rounds may learn from, by kind of
+    file and field, of the first fields in this order.
     """
 
     votes: dict[str, Tally]
@@ -149,7 +157,7 @@ class RoundTotals:
     lines: bytearray = field(default_factory=bytearray)
     tallies: dict[str, Mapping[str, Tally]] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
-    samples: list[tuple[str, str, PastCells]] = field(default_factory=list)
+    samples: dict[tuple[str, str], Memory] = field(default_factory=dict)
     decided: Counter[str] = field(default_factory=Counter)
     files: list[FileEvidence] = field(default_factory=list)
     conflicts: int = 0
@@ -161,7 +169,7 @@ class RoundTotals:
         self.changes[vote.path] = vote.placed
         self.decided[vote.how] += 1
         self.conflicts += vote.conflicts
-        self.samples += ((vote.path, name, sample) for name, sample in vote.samples.items())
+        self._add_samples(vote)
         unanimous = Tally(1, 0) if vote.how == "unanimous" else Tally()
         for voter, votes in self.votes.items():
             tally = vote.votes.get(voter, unanimous)
@@ -181,6 +189,14 @@ class RoundTotals:
                 return
             self.lines += line
             self.listed += 1
+
+    def _add_samples(self, vote: FileVote) -> None:
+        """Add what is learnt from a file, without what the ledger would drop: a round may have many files."""
+        kind = file_kind(vote.path)
+        for name, sample in vote.samples.items():
+            self.samples[kind, name] = extend_memory(self.samples.get((kind, name), ()), sample)
+        if len(self.samples) > 2 * MAX_REMEMBERED_FIELDS:
+            self.samples = {at: self.samples[at] for at in sorted(self.samples)[:MAX_REMEMBERED_FIELDS]}
 
 
 def total_votes(votes: Iterable[FileVote], voters: Sequence[str]) -> RoundTotals:

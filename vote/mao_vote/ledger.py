@@ -12,35 +12,29 @@ A recomputed round starts from the same ledger. It has two parts:
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import reduce
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mao_git import Clone
 from mao_shared.models.evidence import Tally
 from mao_shared.models.round import VoteDefinition
 
-from .evidence import RoundTotals, printable_path
-from .records import Memory, PastCells, extend_memory
+from .evidence import MAX_REMEMBERED_FIELDS, RoundTotals, file_kind, printable_path
+from .records import Memory, PastCells, extend_memory, is_within_bounds
 from .vdx.standing import NEW, Standing, base_weights
 
 LEDGER_PATH = ".mao/history.json"
-MAX_FIELDS = 200  # whose cells are remembered; those that were voted last
-_DIGITS = re.compile(r"[0-9]+")
+MAX_COUNT = 2**53  # of rounds or cells, the integers that floats hold
 _LINE_END = ",\n"
 
 
 class BrokenLedger(ValueError):
     """The bytes are not a valid ledger; the message names the place."""
-
-
-def file_kind(path: str) -> str:
-    """Return what paths have in common that differ only in digits."""
-    return _DIGITS.sub("#", printable_path(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +57,17 @@ class Ledger:
         kind = file_kind(path)
         return {name: past.memory for (of_kind, name), past in self.fields.items() if of_kind == kind}
 
-    def remembering(self, samples: Iterable[tuple[str, str, PastCells]], tick: datetime) -> Ledger:
-        """Return the ledger with the samples of one more round: path, field, cells."""
+    def remembering(self, samples: Mapping[tuple[str, str], Memory], tick: datetime) -> Ledger:
+        """Return the ledger with the samples of one more round, by kind of file and field.
+
+        The fields that were voted last are kept.
+        """
         fields = dict(self.fields)
-        for path, name, sample in samples:
-            at = file_kind(path), name
+        for at, cells in samples.items():
             before = fields[at].memory if at in fields else ()
-            fields[at] = FieldPast(tick, extend_memory(before, sample))
+            fields[at] = FieldPast(tick, reduce(extend_memory, cells, before))
         latest = sorted(fields, key=lambda at: (-fields[at].tick.timestamp(), at))
-        return replace(self, fields={at: fields[at] for at in latest[:MAX_FIELDS]})
+        return replace(self, fields={at: fields[at] for at in latest[:MAX_REMEMBERED_FIELDS]})
 
     def standings(self, path: str, nodes: Iterable[str]) -> dict[str, Standing]:
         """Return the nodes' standings for a file; a node that never voted on it is new."""
@@ -120,7 +116,7 @@ class _StoredStanding(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     successes: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    rounds: Annotated[int, Field(ge=1)]
+    rounds: Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
     @model_validator(mode="after")
     def _check_counts(self) -> _StoredStanding:
@@ -132,15 +128,21 @@ class _StoredStanding(BaseModel):
 class _StoredCells(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    agreed: dict[str, Annotated[int, Field(ge=0, le=2**53)]]
+    agreed: dict[str, Annotated[int, Field(ge=0, le=MAX_COUNT)]]
     cells: list[dict[str, str]]
 
 
 class _StoredPast(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    tick: Annotated[datetime, Field(strict=False)]
+    tick: Annotated[AwareDatetime, Field(strict=False)]  # one without a zone would depend on the node's
     rounds: list[_StoredCells]
+
+    @model_validator(mode="after")
+    def _check_size(self) -> _StoredPast:
+        if not is_within_bounds([PastCells(past.agreed, past.cells) for past in self.rounds]):
+            raise ValueError("more or longer values than are remembered")
+        return self
 
 
 class _LedgerDocument(BaseModel):
@@ -149,6 +151,12 @@ class _LedgerDocument(BaseModel):
     version: Literal[1, 2] = 2
     files: dict[str, dict[str, _StoredStanding]] = {}
     fields: dict[str, dict[str, _StoredPast]] = {}
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> _LedgerDocument:
+        if sum(map(len, self.fields.values())) > MAX_REMEMBERED_FIELDS:
+            raise ValueError("more fields than are remembered")
+        return self
 
 
 def load_ledger(content: bytes | None) -> Ledger:
@@ -214,15 +222,19 @@ class LedgerState:
     fault: str | None = None
 
 
-def read_ledger(clone: Clone, base: str | None) -> LedgerState:
-    """Read the ledger of the base; an unreadable one counts as empty, on every node alike."""
+def read_ledger(clone: Clone, base: str | None, rules: int) -> LedgerState:
+    """Read the ledger of the base; an unreadable one counts as empty, on every node alike.
+
+    The fault becomes evidence. Only rules 3 give it in the words of pydantic, which depend on its version.
+    """
     entry = None if base is None else clone.entry(base, LEDGER_PATH)
     if entry is None or not entry.is_file:
         return LedgerState(Ledger())
     try:
         return LedgerState(load_ledger(clone.read_blob(entry.id)), entry.id)
     except BrokenLedger as error:
-        return LedgerState(Ledger(), entry.id, f"history begins anew: {error}")
+        fault = str(error) if rules == 3 else f"{LEDGER_PATH} cannot be read"
+        return LedgerState(Ledger(), entry.id, f"history begins anew: {fault}")
 
 
 def updated_ledger(

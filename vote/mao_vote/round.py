@@ -83,7 +83,7 @@ def vote_round(
             f"Only {len(voters)} of {len(nodes)} nodes have a voice, and the vote needs {needed}.",
             next="Wait for the other nodes, or give the vote's definition another quorum.",
         )
-    ledger_before = read_ledger(clone, base)
+    ledger_before = read_ledger(clone, base, rules)
     election = Election(
         clone,
         voters,

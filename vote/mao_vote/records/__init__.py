@@ -23,7 +23,7 @@ from .cells.field_vote import (
     VotedField,
     sort_differences,
 )
-from .cells.memory import Memory, PastCells, extend_memory
+from .cells.memory import Memory, PastCells, extend_memory, is_within_bounds
 from .cells.table import RECORD, RowVoter, pack_records, pack_versions, unpack_records, vote_table
 from .cells.voices import Family
 from .fields.types import may_be_observed
@@ -99,6 +99,7 @@ __all__ = [
     "has_key",
     "is_inside",
     "is_record_list",
+    "is_within_bounds",
     "leaf_pattern",
     "leaf_table",
     "load",

@@ -13,13 +13,14 @@ ground truth), total (voices on the cell), and further columns. The rules are tr
                 measured field its number nearest to the middle of the group, otherwise the most frequent
                 one; if tied, the incumbent, or else the one nearest to the middle
     plurality   in an exact field the most frequent number, if two nodes have it; if tied, by incumbent or
-                weight
+                weight. Not if it may have noise and is far from a narrow range with more than half of the
+                voices
     median      the lower median; with seven nodes or more, the number nearest to the middle of their spread
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mao_vote.records.fields.types import FieldType
@@ -36,6 +37,8 @@ ASSUMED_ERROR = 0.05  # relative tolerance of numbers (not integers) whose noise
 NOISE_WIDTH = 3.0  # tolerance in median absolute deviations
 PARTNER_SHARE = 0.05  # cells in which an observer of an exact field shares its number with another, at least
 RELATIVE_PARTNER_SHARE = 0.2  # the same, as a fraction of that of the observer with the largest share
+SEPARATION = 4.0  # of a frequent number from what most observers report, in widths of the latter
+MAX_SEPARATION_CELLS = 1000  # in which this is looked for
 SIGNAL = 10.0  # the spread of a measured integer field in multiples of its noise, at least
 _TO_SIGMA = 1.4826  # from the median absolute deviation to the standard deviation of a normal distribution
 _SIGMAS = 5.0  # numbers further from the centre are outliers and not part of the spread
@@ -109,6 +112,11 @@ def estimate_noise(ballots: DataFrame, field: FieldType, past: Recalled | None =
     differing = ballots.filter(polars.col("alike") < polars.col("voters"))
     cells = differing["cell"].n_unique()
     enough = MIN_NOISE_CELLS if field.kind == "number" else MIN_INTEGER_CELLS
+    if field.kind == "number" and not declared and _is_centre_elsewhere(differing):
+        estimated = _estimate_tolerance(_deviations(differing))
+        if cells < MIN_INTEGER_CELLS:
+            estimated = replace(estimated, relative=max(estimated.relative, ASSUMED_ERROR))
+        return Noise(estimated, bool(estimated), "estimated" if estimated else "exact")
     if cells < enough or not field.is_measure:
         if declared:
             return Noise(stated, source="declared")
@@ -145,6 +153,51 @@ def _is_measured(differing: DataFrame) -> bool:
     ballots = polars.col("ballots")
     exact, total = shares.select(ballots.filter(polars.col("share") >= limit).sum(), b=ballots.sum()).row(0)
     return bool(2 * exact <= total)
+
+
+def _is_centre_elsewhere(differing: DataFrame) -> bool:
+    """True if the numbers that observers share are mostly far from where most of the observers are.
+
+    So it is where few observers report one wrong number, and the others each its own, near the truth.
+    """
+    import polars
+
+    shared = differing.filter((polars.col("alike") > 1).any().over("cell"))
+    undecided = shared.filter(2 * polars.col("alike").max().over("cell") <= polars.col("voters"))
+    if undecided.is_empty():
+        return False
+    cells = undecided["cell"].unique().sort()
+    chosen = cells.gather_every(-(-cells.len() // MAX_SEPARATION_CELLS)).to_frame("cell")
+    numbers = undecided.select("cell", "number", votes="alike", total="voters").unique()
+    numbers = numbers.join(chosen, on="cell")
+    leaders = numbers.filter(polars.col("votes") == polars.col("votes").max().over("cell"))
+    return 2 * _far_from_most(leaders, numbers)["cell"].n_unique() > chosen.height
+
+
+def _far_from_most(leaders: DataFrame, candidates: DataFrame, last: str = "number") -> DataFrame:
+    """Return the leaders of cells in which all are far from the narrowest range with most of the votes.
+
+    Args:
+        last: the column with a leader's highest number, if it is a group of numbers.
+    """
+    import polars
+
+    low, high, upto = polars.col("number"), polars.col("high"), polars.col("upto")
+    ordered = candidates.sort("cell", "number").with_columns(upto=polars.col("votes").cum_sum().over("cell"))
+    before = upto - polars.col("votes")
+    ends = ordered.select("cell", "total", high="number", end="upto")
+    ranges = (
+        ordered.select("cell", "number", before=before)
+        .join(ends, on="cell")
+        .filter((high >= low) & (2 * (polars.col("end") - polars.col("before")) > polars.col("total")))
+        .sort("cell", high - low, low.abs(), low)
+        .unique("cell", keep="first", maintain_order=True)
+        .select("cell", start="number", stop="high")
+    )
+    start, stop = polars.col("start"), polars.col("stop")
+    away = polars.max_horizontal(start - polars.col(last), polars.col("number") - stop)
+    is_far = away > SEPARATION * (stop - start)
+    return leaders.join(ranges, on="cell").filter(is_far.all().over("cell")).drop("start", "stop")
 
 
 def _deviations(ballots: DataFrame) -> DataFrame:
@@ -206,7 +259,8 @@ def decide_numeric_cells(candidates: DataFrame, noise: Noise) -> DataFrame:
     members = within if noise.measured else within | near
     grouped = candidates.join(groups, on="cell").filter(members)
     rest = candidates.join(groups, on="cell", how="anti")
-    by_votes = _plurality(rest.head(0) if noise.measured else rest)
+    inexact = noise.source in ("assumed", "estimated")
+    by_votes = _plurality(rest.head(0) if noise.measured else rest, inexact=inexact)
     rest = rest.join(by_votes, on="cell", how="anti")
     parts = (_best_in_group(grouped, measured=noise.measured), by_votes, _nearest_to_middle(rest))
     return polars.concat(part.select(columns) for part in parts)
@@ -239,9 +293,13 @@ def _largest_groups(candidates: DataFrame, noise: Noise) -> DataFrame:
     decides = 2 * polars.col("size") > polars.col("total")
     if noise.groups:
         decides |= (polars.col("group_nodes") > 1) & overlaps
+    deciding = largest.filter(decides)
+    if noise.groups:
+        few = deciding.filter(2 * polars.col("size") <= polars.col("total"))
+        far = _far_from_most(few, candidates.join(few.select("cell").unique(), on="cell"), last="high")
+        deciding = deciding.join(far, on="cell", how="anti")
     return (
-        largest.filter(decides)
-        .sort("cell", high - low, low.abs(), low)
+        deciding.sort("cell", high - low, low.abs(), low)
         .unique("cell", keep="first", maintain_order=True)
         .select("cell", "high", "size", "group_nodes", low="number")
     )
@@ -304,12 +362,19 @@ def _best_in_group(members: DataFrame, *, measured: bool) -> DataFrame:
     )
 
 
-def _plurality(candidates: DataFrame) -> DataFrame:
-    """Choose the number with most voices in each cell if two nodes have it, without cells that stay tied."""
+def _plurality(candidates: DataFrame, *, inexact: bool) -> DataFrame:
+    """Choose the number with most voices in each cell if two nodes have it, without cells that stay tied.
+
+    Args:
+        inexact: numbers may have noise; then not where it is far from what most nodes have.
+    """
     import polars
 
     votes, weight = polars.col("votes"), polars.col("weight")
-    leaders = candidates.filter((votes == votes.max().over("cell")) & (polars.col("nodes") > 1)).with_columns(
+    leaders = candidates.filter((votes == votes.max().over("cell")) & (polars.col("nodes") > 1))
+    if inexact:
+        leaders = leaders.join(_far_from_most(leaders, candidates), on="cell", how="anti")
+    leaders = leaders.with_columns(
         tied=polars.len().over("cell"),
         heaviest=(weight == weight.max().over("cell"))
         & ((weight == weight.max().over("cell")).sum().over("cell") == 1),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from polars import DataFrame, Series
 
 MAX_PAST_VALUES = 1000  # remembered of a field, from all rounds and nodes
-MAX_VALUE_CHARACTERS = 100  # cells with longer values are not remembered
+MAX_VALUE_CHARACTERS = 100  # cells in which most values are longer are not remembered
 ENOUGH_CELLS = 200  # disputed in the present round, to learn from it alone
 MIN_OBSERVERS = 3  # of an undisputed cell, to count
 
@@ -54,6 +54,21 @@ def extend_memory(memory: Memory, latest: PastCells) -> Memory:
             break
         kept.insert(0, past)
     return kept
+
+
+def is_within_bounds(memory: Memory) -> bool:
+    """Return whether a memory is no larger than votes make them, so that learning from it takes no longer.
+
+    A round that is larger than all rounds together may be is kept alone. Cells without values are never
+    remembered.
+    """
+    values = [value for past in memory for cell in past.cells for value in cell.values()]
+    largest = max((past.size for past in memory), default=0)
+    return (
+        sum(len(past.cells) for past in memory) <= len(values) <= max(MAX_PAST_VALUES, largest)
+        and largest <= 2 * MAX_PAST_VALUES
+        and all(len(value) <= MAX_VALUE_CHARACTERS for value in values)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +114,11 @@ def remember(
 ) -> PastCells | None:
     """Return a sample of the disputed cells of a vote; None if nothing in them can be learnt from.
 
+    A value that is too long is cut, so that no node can hide its errors by their length.
+
     Args:
-        disputed: the ballots of these cells: cell, version, text; one row for each version that answers.
+        disputed: the ballots of these cells: cell, version, nodes, text; one row for each version that
+            answers.
         answered: for each version, over all places of the table, whether it answers.
     """
     import polars
@@ -110,8 +128,16 @@ def remember(
     if cells.is_empty() or nodes > MAX_PAST_VALUES:
         return None
     chosen = cells.gather_every(-(-cells.len() * nodes // MAX_PAST_VALUES))
-    is_brief = (polars.col("text").str.len_chars() <= MAX_VALUE_CHARACTERS).all().over("cell")
-    sample = disputed.join(chosen.to_frame("cell"), on="cell").filter(is_brief).sort("cell", "version")
+    text, count = polars.col("text"), polars.col("nodes")
+    is_brief = text.str.len_chars() <= MAX_VALUE_CHARACTERS
+    are_brief = 2 * count.filter(is_brief).sum().over("cell") > count.sum().over("cell")
+    cut = text.str.head(MAX_VALUE_CHARACTERS - 1) + "…"  # which is no number, not even of 1.000…e9
+    sample = (
+        disputed.join(chosen.to_frame("cell"), on="cell")
+        .filter(are_brief)
+        .with_columns(polars.when(is_brief).then(text).otherwise(cut).alias("text"))
+        .sort("cell", "version")
+    )
     told: dict[int, dict[str, str]] = {}
     for cell, number, text in sample.select("cell", "version", "text").iter_rows():
         told.setdefault(cell, {}).update(dict.fromkeys(versions[number].nodes, text))

@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from mao_shared.models.round import FieldRule, FileRule
+from mao_shared.models.round import FieldRule, FileRule, Fold
 from mao_vote.records.reading.load import cell_text, escape_step
 
 from .identity import Entries, find_entries
@@ -96,7 +96,7 @@ class Reader:
     def field(self, pattern: str) -> FieldRule:
         return field_rule(self._fields, pattern)
 
-    def folds(self, pattern: str) -> Collection[str]:
+    def folds(self, pattern: str) -> Collection[Fold]:
         return (*self._folds, *self.field(pattern).fold)
 
     def unfit(self, pattern: str, names: Collection[str]) -> set[str]:

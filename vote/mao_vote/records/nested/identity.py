@@ -9,7 +9,6 @@ such a member has no identity, and is compared as a whole.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from itertools import combinations
 from typing import Any, Literal
 
 from mao_shared.json_text import is_number, parse_json
+from mao_shared.models.round import Fold
+from mao_vote.records.fields.folding import fold_texts
 from mao_vote.records.reading.load import cell_text, escape_step
 
 _USUAL_NAMES = ("id", "key", "name", "path", "uuid", "url", "uri", "slug", "doi")
@@ -33,34 +34,44 @@ Entries = Mapping[str, Any]
 """Step → entry, in the list's order. A step such as `[name="x"]` is the entry's part of a path."""
 
 
-def fold_text(text: str, folds: Collection[str]) -> str:
-    """Return a JSON text in which differences that do not count are removed; Unicode is always composed."""
-    if not text.startswith('"') or (text.isascii() and not folds):
-        return text
-    value = unicodedata.normalize("NFC", str(parse_json(text)))
-    if "accents" in folds:
-        decomposed = unicodedata.normalize("NFD", value)
-        value = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
-    if "space" in folds:
-        value = " ".join(value.split())
-    if "case" in folds:
-        value = unicodedata.normalize("NFC", value.casefold())
-    return cell_text(value)
+def fold_json_texts(texts: Sequence[str], folds: Collection[Fold]) -> list[str]:
+    """Return JSON texts, of which strings are folded as the texts of records are (fields/folding.py)."""
+    chosen = {
+        place: content
+        for place, text in enumerate(texts)
+        if text.startswith('"') and (folds or not text.isascii()) and (content := _whole_string(text))
+    }
+    if not chosen:
+        return list(texts)
+    import polars
+
+    folded = fold_texts(polars.Series(list(chosen.values()), dtype=polars.String), tuple(folds))
+    known = {place: cell_text(content) for place, content in zip(chosen, folded, strict=True)}
+    return [known.get(place, text) for place, text in enumerate(texts)]
 
 
-def find_entries(items: Sequence[Any], key: Sequence[str], folds: Collection[str] = ()) -> Entries | str:
+def _whole_string(text: str) -> str | None:
+    """Return the content of a JSON string; None if it has half a letter, which no table can hold."""
+    content = str(parse_json(text))
+    return None if any("\ud800" <= letter <= "\udfff" for letter in content) else content
+
+
+def find_entries(items: Sequence[Any], key: Sequence[str], folds: Collection[Fold] = ()) -> Entries | str:
     """Return a list's entries by step, or the reason why `key` does not identify them."""
-    names = [(name, name if _PLAIN_NAME.fullmatch(name) else cell_text(name)) for name in key]
-    entries: dict[str, Any] = {}
+    written = [name if _PLAIN_NAME.fullmatch(name) else cell_text(name) for name in key]
+    texts: list[str] = []
     for item in items:
         if not isinstance(item, dict):
             return "an entry is no object"
-        members = []
-        for name, written in names:
+        for name in key:
             if (value := item.get(name)) is None or isinstance(value, dict | list):
                 return f"an entry has no {name!r}"
-            members.append(f"{written}={fold_text(cell_text(value), folds)}")
-        step = escape_step(f"[{','.join(members)}]")
+            texts.append(cell_text(value))
+    folded = iter(fold_json_texts(texts, folds))
+    entries: dict[str, Any] = {}
+    for item in items:
+        members = ",".join(f"{name}={next(folded)}" for name in written)
+        step = escape_step(f"[{members}]")
         if step in entries:
             return f"two entries have the same {' and '.join(map(repr, key))}"
         entries[step] = item
@@ -100,7 +111,7 @@ def find_identity(
     *,
     declared: Sequence[str] = (),
     unfit: Collection[str] = (),
-    folds: Collection[str] = (),
+    folds: Collection[Fold] = (),
 ) -> Identity:
     """Return the members that identify the entries of lists.
 
@@ -185,7 +196,7 @@ def _candidates(kinds: Mapping[str, _Kind], *, has_many: bool) -> Iterator[tuple
 
 
 def _find_steps(
-    found: Sequence[FoundLists], key: Sequence[str], folds: Collection[str]
+    found: Sequence[FoundLists], key: Sequence[str], folds: Collection[Fold]
 ) -> dict[int, list[tuple[str, str]]]:
     """Return the entries, as (path of the list, step), of the versions in which the key identifies them."""
     steps: dict[int, list[tuple[str, str]]] = {}

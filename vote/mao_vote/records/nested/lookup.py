@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from mao_shared.json_text import parse_json
 from mao_vote.records.reading.load import cell_text, escape_step
 
-from .identity import fold_text
 from .paths import unescape_step
 
 _MEMBER = re.compile(r'("(?:[^"\\]|\\.)*"|[^=,]+)=("(?:[^"\\]|\\.)*"|[^,]*)(?:,|$)')
@@ -52,10 +52,13 @@ def _find_entry(items: Sequence[Any], step: str) -> int | None:
 def _has(item: Any, members: Sequence[tuple[str, str]]) -> bool:
     """True if these members of an entry have these texts, with or without JSON's quotes."""
     return isinstance(item, dict) and all(
-        name in item
-        and fold_text(cell_text(item[name]), ()) in (fold_text(text, ()), fold_text(cell_text(text), ()))
+        name in item and _composed(cell_text(item[name])) in (_composed(text), _composed(cell_text(text)))
         for name, text in members
     )
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _unquoted(name: str) -> str:

@@ -18,11 +18,12 @@ from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 from mao_shared.json_text import parse_json
+from mao_shared.models.round import Fold
 from mao_vote.records.fields.observed import MAX_ODD, contents
 from mao_vote.records.fields.types import FieldType
 from mao_vote.records.reading.load import cell_text
 
-from .identity import fold_text
+from .identity import fold_json_texts
 
 if TYPE_CHECKING:
     from polars import DataFrame, Series
@@ -127,7 +128,7 @@ def _sample(columns: Sequence[Series], *, is_json: bool) -> DataFrame:
     return several.gather_every(-(-several.height // places) or 1)
 
 
-def _read_lists(texts: Series, folds: Collection[str]) -> list[Members | None]:
+def _read_lists(texts: Series, folds: Collection[Fold]) -> list[Members | None]:
     """Return the members of each list, () where there is none, None for what is no list of scalars."""
     known: dict[str | None, Members | None] = {None: (), "": (), "null": ()}
     found = []
@@ -138,7 +139,7 @@ def _read_lists(texts: Series, folds: Collection[str]) -> list[Members | None]:
     return found
 
 
-def _read_list(text: str, folds: Collection[str]) -> Members | None:
+def _read_list(text: str, folds: Collection[Fold]) -> Members | None:
     bare = _STRING.sub("", text)
     if bare.count("[") > 1 or "{" in bare:
         return None
@@ -146,7 +147,9 @@ def _read_list(text: str, folds: Collection[str]) -> Members | None:
         value = parse_json(text)
     except ValueError:
         return None
-    return tuple(fold_text(cell_text(item), folds) for item in value) if isinstance(value, list) else None
+    if not isinstance(value, list):
+        return None
+    return tuple(fold_json_texts([cell_text(item) for item in value], folds))
 
 
 def _may_be_sets(lists: Sequence[Members | None]) -> bool:

@@ -211,7 +211,7 @@ class Rows:
             try:
                 row = next(self._reader)
             except csv.Error as error:
-                raise UnclearDialect(f"line {self.line_num} is not CSV: {error}") from None
+                raise UnclearDialect(f"line {self.line_num} is not CSV") from error
             text = self._current_lines[0] if len(self._current_lines) == 1 else "".join(self._current_lines)
             if '"' in text:
                 self._quotes = check_quotes(text, self._separator, self._quotes)

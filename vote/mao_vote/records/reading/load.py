@@ -76,8 +76,8 @@ def load(content: bytes, file_format: RecordFormat) -> DataFrame:
         return _table(_json_rows(text, file_format))
     except RecursionError:
         raise NotRecords(_TOO_DEEP) from None
-    except ValueError as error:
-        raise NotRecords(f"it is not JSON: {error}") from None
+    except ValueError as error:  # a name has half a letter
+        raise NotRecords("it is not JSON") from error
 
 
 def separator_in(content: bytes, file_format: RecordFormat) -> str:
@@ -120,7 +120,9 @@ def _load_csv(text: str, content: bytes, file_format: RecordFormat) -> DataFrame
         )
         return table.fill_null("")  # in CSV an empty field is an empty text
     except polars.exceptions.PolarsError as error:
-        raise NotRecords(f"it is not CSV: {str(error).splitlines()[0]}") from None
+        raise NotRecords(
+            "it is not CSV"
+        ) from error  # the reason is evidence: no words of a version of polars
 
 
 def _parse_heading(heading: str, separator: str) -> list[str]:
@@ -128,7 +130,7 @@ def _parse_heading(heading: str, separator: str) -> list[str]:
     try:
         names = next(csv.reader([heading], delimiter=separator), [])
     except csv.Error as error:
-        raise NotRecords(f"its heading is not CSV: {error}") from None
+        raise NotRecords("its heading is not CSV") from error
     duplicate = next((name for name, count in Counter(names).items() if count > 1), None)
     if duplicate is not None:
         raise NotRecords(f"two of its columns are called {duplicate[:100]!r}")
@@ -139,11 +141,25 @@ def load_json_document(content: bytes) -> Any:
     """Parse a JSON file; an empty one is an empty list. Raises NotRecords."""
     try:
         text = content.decode("utf-8-sig")
-        return parse_json(text, names_once=True) if text.strip() else []
+    except UnicodeDecodeError as error:
+        raise NotRecords(f"it is not UTF-8 at byte {error.start}") from None
+    return _parse(text, "it") if text.strip() else []
+
+
+def _parse(text: str, what: str) -> Any:
+    """Parse JSON. Raises NotRecords.
+
+    The reason becomes evidence, so it must not have the words of Python's parser, nor its position, which
+    depend on Python's version.
+    """
+    try:
+        return parse_json(text, names_once=True)
     except RecursionError:
         raise NotRecords(_TOO_DEEP) from None
+    except json.JSONDecodeError as error:
+        raise NotRecords(f"{what} is not JSON") from error
     except ValueError as error:
-        raise NotRecords(f"it is not JSON: {error}") from None
+        raise NotRecords(f"{what} is not JSON: {error}") from None
 
 
 def is_record_list(document: Any) -> bool:
@@ -153,7 +169,7 @@ def is_record_list(document: Any) -> bool:
 
 def _json_rows(text: str, file_format: RecordFormat) -> list[dict[str, str]]:
     if file_format is RecordFormat.JSON:
-        document = parse_json(text, names_once=True) if text.strip() else []
+        document = _parse(text, "it") if text.strip() else []
         if is_record_list(document):
             _check_objects(len(document))
             return [_row(item) for item in document]
@@ -163,7 +179,7 @@ def _json_rows(text: str, file_format: RecordFormat) -> list[dict[str, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        record = parse_json(line, names_once=True)
+        record = _parse(line, f"line {number}")
         if not isinstance(record, dict):
             raise NotRecords(f"line {number} is not a JSON object")
         rows.append(_row(record))
