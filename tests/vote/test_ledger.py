@@ -15,6 +15,7 @@ from mao_vote.evidence import MAX_REMEMBERED_FIELDS, RoundTotals, file_kind
 from mao_vote.ledger import BrokenLedger, FieldPast, Ledger, dump_ledger, load_ledger
 from mao_vote.records import PastCells
 from mao_vote.records.cells.memory import MAX_PAST_VALUES
+from mao_vote.settled import Settled
 from mao_vote.tree_vote import FileVote
 from mao_vote.vdx import Standing
 
@@ -26,15 +27,18 @@ STANDINGS = st.integers(1, 99).flatmap(
     lambda rounds: st.builds(Standing, st.floats(0, rounds), st.just(rounds))
 )
 PAST_CELLS = st.builds(
-    PastCells,
+    lambda agreed, cells: PastCells(agreed, [cell for cell, _ in cells], [place for _, place in cells]),
     st.dictionaries(NAMES, st.integers(0, 99), max_size=3),
-    st.lists(st.dictionaries(NAMES, NAMES, min_size=1, max_size=3), max_size=3),
+    st.lists(st.tuples(st.dictionaries(NAMES, NAMES, min_size=1, max_size=3), NAMES), max_size=3),
 )
+SETTLED = st.builds(Settled, NAMES, NAMES, st.dictionaries(NAMES, NAMES, max_size=3))
 PASTS = st.builds(FieldPast, st.datetimes(timezones=st.just(UTC)), st.lists(PAST_CELLS, max_size=2))
 LEDGERS = st.builds(
     Ledger,
     st.dictionaries(NAMES, st.dictionaries(NAMES, STANDINGS, max_size=3), max_size=3),
     st.dictionaries(st.tuples(NAMES, NAMES), PASTS, max_size=3),
+    st.dictionaries(NAMES, SETTLED, max_size=3),
+    NAMES,
 )
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
@@ -61,19 +65,31 @@ def test_ledger_of_version_1_is_read_and_written() -> None:
 
 
 def test_ledger_remembers_fields_of_files_that_differ_in_digits_together() -> None:
-    cells = PastCells({"a": 3, "b": 2}, [{"a": "x", "b": "y"}])
+    cells = PastCells({"a": 3, "b": 2}, [{"a": "x", "b": "y"}], ["p"])
     ledger = Ledger().remembering({("#-#-#/m.csv", "v"): [cells]}, NOON)
     assert ledger.memory("2026-01-06/m.csv") == {"v": [cells]}
     assert ledger.memory("2026-01-06/n.csv") == {}
-    later = ledger.remembering({("#-#-#/m.csv", "v"): [cells]}, NOON + timedelta(days=1))
+    next_day = PastCells({"a": 1, "b": 1}, [{"a": "x", "b": "y"}], ["q"])
+    later = ledger.remembering({("#-#-#/m.csv", "v"): [next_day]}, NOON + timedelta(days=1))
     assert later.memory("m.csv") == {}
-    assert later.memory("2026-01-07/m.csv") == {"v": [cells, cells]}
+    assert later.memory("2026-01-07/m.csv") == {"v": [cells, next_day]}
+
+
+def test_ledger_cells_that_nodes_repeat_are_remembered_once() -> None:
+    two = PastCells({"a": 4, "b": 2}, [{"a": "x", "b": "y"}, {"a": "u", "b": "v"}], ["p", "q"])
+    grown = PastCells({"a": 5, "b": 3}, [{"a": "x", "b": "y"}, {"a": "u", "b": "w"}], ["p", "q"])
+    ledger = Ledger().remembering({("m.csv", "v"): [two]}, NOON).remembering({("m.csv", "v"): [grown]}, NOON)
+    assert ledger.memory("m.csv") == {
+        "v": [PastCells({"a": 2, "b": 1}, [{"a": "u", "b": "v"}], ["q"]), grown]
+    }
 
 
 def test_ledger_forgets_the_oldest_cells_and_fields() -> None:
-    cells = PastCells({}, [dict.fromkeys("abcde", "x")] * 100)
     ledger = Ledger()
     for day in range(5):
+        cells = PastCells(
+            {}, [dict.fromkeys("abcde", "x")] * 100, [f"{day} {number}" for number in range(100)]
+        )
         ledger = ledger.remembering({("m.csv", "v"): [cells]}, NOON + timedelta(days=day))
     assert len(ledger.memory("m.csv")["v"]) == MAX_PAST_VALUES // cells.size == 2
     many = {("m.csv", f"f{number:03}"): [cells] for number in range(MAX_REMEMBERED_FIELDS)}
@@ -90,7 +106,7 @@ def test_ledger_round_of_many_files_holds_only_what_is_remembered() -> None:
     expected: dict[tuple[str, str], list[PastCells]] = {}
     for number in range(5 * MAX_REMEMBERED_FIELDS):
         letters = "".join(chr(97 + int(digit)) for digit in f"{number * 7 % 400:03}")
-        cells = PastCells({}, [dict.fromkeys("abc", str(number))] * 150)
+        cells = PastCells({}, [dict.fromkeys("abc", str(number))] * 150, [f"{number}"] * 150)
         path = f"{number}/{letters}.csv"
         totals.add(FileVote(path, None, "records", "", {}, samples={"v": cells}))
         expected.setdefault((file_kind(path), "v"), []).append(cells)
@@ -101,7 +117,7 @@ def test_ledger_round_of_many_files_holds_only_what_is_remembered() -> None:
 
 def test_ledger_path_that_is_no_text_is_written_and_read() -> None:
     path = b"caf\xe9.csv".decode(errors="surrogateescape")
-    cells = PastCells({"a": 1}, [{"a": "x"}])
+    cells = PastCells({"a": 1}, [{"a": "x"}], ["p"])
     ledger = Ledger().updated(path, {"a": Tally(2, 1)}).remembering({(file_kind(path), "v"): [cells]}, NOON)
     again = load_ledger(dump_ledger(ledger))
     assert again.standings(path, "a") == {"a": Standing(0.5, 1)}
@@ -158,7 +174,10 @@ PAST = {"tick": "2026-01-05T12:00:00Z", "rounds": []}
 
 def past_of(*rounds: list[dict[str, str]]) -> bytes:
     """Return a ledger with one field, whose past has these cells."""
-    past = {**PAST, "rounds": [{"agreed": {}, "cells": cells} for cells in rounds]}
+    past = {
+        **PAST,
+        "rounds": [{"agreed": {}, "cells": cells, "places": ["p"] * len(cells)} for cells in rounds],
+    }
     return json.dumps({"fields": {"f": {"v": past}}}).encode()
 
 
@@ -183,6 +202,7 @@ def past_of(*rounds: list[dict[str, str]]) -> bytes:
             "files / f / a / rounds",
         ),
         (b'{"fields": {"f": {"v": {"tick": "2026-01-05T12:00:00", "rounds": []}}}}', "fields / f / v / tick"),
+        (b'{"settled": {"f": {"round": "r", "result": ""}}}', "settled / f / contents"),
         (past_of([{"a": "x", "b": "y"}] * 1001), "fields / f / v"),
         (past_of([{"a": "x", "b": "y"}] * 400, [{"a": "x"}] * 400), "fields / f / v"),
         (past_of([{"a": "x" * 101}]), "fields / f / v"),

@@ -12,6 +12,7 @@ import pytest
 from mao_git import Clone
 from mao_shared.models.round import FileRule, VoteDefinition
 from mao_vote.audit import audit_round
+from mao_vote.explain import explain_ground_truth
 from mao_vote.records import PastCells, extend_memory
 from mao_vote.records.cells.memory import MAX_PAST_VALUES
 from mao_vote.round_history import find_round
@@ -184,8 +185,69 @@ def test_vote_tie_stays_open_where_asked() -> None:
 
 
 def test_extend_memory_keeps_the_latest_round_whatever_its_size() -> None:
-    small = PastCells({}, [{"a": "x", "b": "y"}])
-    large = PastCells({}, [{"a": "x", "b": "y"}] * MAX_PAST_VALUES)
+    small = PastCells({}, [{"a": "x", "b": "y"}], ["p"])
+    others = [PastCells({}, [{"a": "x", "b": "y"}], [place]) for place in "rs"]
+    large = PastCells({}, [{"a": "x", "b": "y"}] * MAX_PAST_VALUES, ["q"] * MAX_PAST_VALUES)
     assert extend_memory([small], large) == [large]
     assert extend_memory([large], small) == [small]
-    assert extend_memory([small, small], small) == [small] * 3
+    assert extend_memory(others, small) == [*others, small]
+    assert extend_memory([small, *others], small) == [*others, small]
+
+
+def days(number: int, changed: Mapping[str, Column] | None = None) -> dict[str, dict[str, str]]:
+    """Return the files of each node after some days: one a day, the earlier ones kept as they were."""
+    _, rounds = careless(Random(8), dict.fromkeys("abc", 0.4), number)
+    files = {
+        node: {f"day-{day}.csv": as_csv(nodes[node]).decode() for day, nodes in enumerate(rounds)}
+        for node in "abc"
+    }
+    for node, column in (changed or {}).items():
+        files[node]["day-0.csv"] = as_csv(column).decode()
+    return files
+
+
+def test_vote_does_not_decide_again_what_no_node_has_changed(clone: Clone) -> None:
+    base, first = None, None
+    for number in range(1, 7):
+        voted = vote_round(clone, days(number), base, KEYED, f"r{number:03}")
+        base = voted.commit
+        content = clone.read_file(base, "day-0.csv")
+        first = first or content
+        assert content == first
+        assert [file.path for file in voted.evidence.files] == [f"day-{number - 1}.csv"]
+        assert sum(tally.cells for tally in voted.evidence.votes.values()) == 30
+        found = audit_round(clone, find_round(clone, base, f"r{number:03}"))
+        assert (found.ok, found.faults) == (True, [])
+    assert voted.evidence.notes == [
+        "unchanged: 5 disputed files are as decided before, since no node has changed them"
+    ]
+    explained = explain_ground_truth(
+        clone, base or "", find_round(clone, base or "", None), "day-0.csv", "k0", "v"
+    )
+    assert explained.round == "r001"
+
+
+def test_vote_decides_again_when_a_node_or_the_definition_has_changed(clone: Clone) -> None:
+    def decided(files: Mapping[str, Mapping[str, str]], base: str, definition: VoteDefinition = KEYED) -> int:
+        return len(vote_round(clone, files, base, definition, "r9").evidence.files)
+
+    base = vote_round(clone, days(3), None, KEYED, "r1").commit
+    assert decided(days(3), base) == 0
+    assert decided({node: files for node, files in days(3).items() if node != "c"}, base) == 0
+    assert decided({**days(3), "d": days(3)["a"]}, base) == 3
+    assert decided(days(3, {"a": ["z"] * 10}), base) == 1
+    assert decided(days(3), base, KEYED.model_copy(update={"ties": "open"})) == 3
+    assert decided(days(3), base, FORGETFUL) == 3
+
+
+def test_vote_learns_once_from_cells_of_a_table_that_grows(clone: Clone) -> None:
+    _, rounds = careless(Random(9), {"a": 0.05, "b": 0.5, "c": 0.5}, 1, 40)
+    base = None
+    for rows in (10, 20, 30, 40):
+        files = {node: {"a.csv": as_csv(column[:rows])} for node, column in rounds[0].items()}
+        base = vote_round(clone, files, base, KEYED, f"r{rows}").commit
+    remembered = json.loads(clone.read_file(base or "", ".mao/history.json"))["fields"]["a.csv"]["v"][
+        "rounds"
+    ]
+    places = [place for of_round in remembered for place in of_round["places"]]
+    assert len(places) == len(set(places)) <= 40

@@ -25,7 +25,9 @@ from . import records
 from .audit import find_unattested
 from .election import WHOLE
 from .evidence import cells_path, parse_cells
+from .ledger import read_ledger
 from .records import Key, NotRecords, RecordFormat
+from .round_history import find_round
 from .tree_vote import MAX_RECORDS_BYTES
 
 _REASONS = {
@@ -303,6 +305,7 @@ def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field
         key: the record's key, of several columns joined by commas or as a JSON list; its number where
             records are matched by position; empty, as `field`, for a file that was voted as a whole.
     """
+    decided = _deciding_round(clone, decided, file)
     question = _Question(clone, decided, file, key_readings(key), field)
     document = question.document()
     inside: dict[str, None] = {}
@@ -318,6 +321,17 @@ def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field
             f"what is there was decided by what is inside; nodes differ in {', '.join(list(inside)[:10])}"
         )
     return question.agreed()
+
+
+def _deciding_round(clone: Clone, decided: DecidedRound, file: str) -> DecidedRound:
+    """Return the round that decided a file: an earlier one, if no node has changed the file since."""
+    settled = read_ledger(clone, decided.commit, decided.evidence.rules).ledger.settled.get(file)
+    if settled is None or settled.round == decided.evidence.round:
+        return decided
+    try:
+        return find_round(clone, decided.commit, settled.round)
+    except NotFound:  # the clone is shallow
+        return decided
 
 
 def _pointer(document: Any, path: str) -> str:

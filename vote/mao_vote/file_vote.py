@@ -95,6 +95,7 @@ class DisputedCells(Sequence[Cell]):
 class RecordVote:
     """The arguments of `decide_file` for a record file."""
 
+    path: str
     file_format: RecordFormat
     rule: FileRule
     versions: Mapping[str, bytes]
@@ -320,6 +321,7 @@ def _vote(
         readings[0].shape == "document",
         definition.ties,
         request.memory,
+        request.path,
     )
     return vote_table(aligned, fields, truth, rules, row_voter(readings, request.rule, definition))
 
@@ -373,6 +375,7 @@ def decide_file(
     try:
         return decide_records(
             RecordVote(
+                path,
                 file_format,
                 rule,
                 versions,

@@ -1,12 +1,13 @@
 """The ledger: what rounds leave behind for later rounds, stored in the dataset with the ground truth.
 
-A recomputed round starts from the same ledger. It has two parts:
+A recomputed round starts from the same ledger. It has three parts:
 
 * Each node's voting history by file, from which VDX's history rules derive weights. Each round of a file
   counts once per node; its success is the fraction of cells in which the node agreed with the result. It is
   kept only if the vote definition uses history.
 * For each field, a sample of the cells in which nodes differed (records/cells/memory.py). Files whose paths
   differ only in digits, such as one file a day, share it.
+* For each file over which nodes differ, what they had when it was decided (settled.py).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mao_shared.models.round import VoteDefinition
 
 from .evidence import MAX_REMEMBERED_FIELDS, RoundTotals, file_kind, printable_path
 from .records import Memory, PastCells, extend_memory, is_within_bounds
+from .settled import MAX_SETTLED_FILES, Settled, rules_digest
 from .vdx.standing import NEW, Standing, base_weights
 
 LEDGER_PATH = ".mao/history.json"
@@ -47,10 +49,24 @@ class FieldPast:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Standings by file and node, and the past of fields by kind of file and field. Immutable."""
+    """Standings by file and node, and the past of fields by kind of file and field. Immutable.
+
+    `settled`: the decisions on files, by path, under the rules with the digest `settled_by`.
+    """
 
     files: Mapping[str, Mapping[str, Standing]] = field(default_factory=dict)
     fields: Mapping[tuple[str, str], FieldPast] = field(default_factory=dict)
+    settled: Mapping[str, Settled] = field(default_factory=dict)
+    settled_by: str = ""
+
+    def settling(self, decisions: Mapping[str, Settled], digest: str) -> Ledger:
+        """Return the ledger with these decisions instead of those before."""
+        named = {printable_path(path): decision for path, decision in decisions.items()}
+        return replace(
+            self,
+            settled={path: named[path] for path in sorted(named)[:MAX_SETTLED_FILES]},
+            settled_by=digest if named else "",
+        )
 
     def memory(self, path: str) -> dict[str, Memory]:
         """Return what is remembered of the fields of a file."""
@@ -130,6 +146,7 @@ class _StoredCells(BaseModel):
 
     agreed: dict[str, Annotated[int, Field(ge=0, le=MAX_COUNT)]]
     cells: list[dict[str, str]]
+    places: list[str]
 
 
 class _StoredPast(BaseModel):
@@ -140,9 +157,17 @@ class _StoredPast(BaseModel):
 
     @model_validator(mode="after")
     def _check_size(self) -> _StoredPast:
-        if not is_within_bounds([PastCells(past.agreed, past.cells) for past in self.rounds]):
+        if not is_within_bounds([PastCells(past.agreed, past.cells, past.places) for past in self.rounds]):
             raise ValueError("more or longer values than are remembered")
         return self
+
+
+class _StoredDecision(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    round: str
+    result: str
+    contents: dict[str, str]
 
 
 class _LedgerDocument(BaseModel):
@@ -151,6 +176,8 @@ class _LedgerDocument(BaseModel):
     version: Literal[1, 2] = 2
     files: dict[str, dict[str, _StoredStanding]] = {}
     fields: dict[str, dict[str, _StoredPast]] = {}
+    settled: dict[str, _StoredDecision] = {}
+    settled_by: str = ""
 
     @model_validator(mode="after")
     def _check_fields(self) -> _LedgerDocument:
@@ -176,11 +203,16 @@ def load_ledger(content: bytes | None) -> Ledger:
         },
         {
             (kind, name): FieldPast(
-                stored.tick, [PastCells(past.agreed, past.cells) for past in stored.rounds]
+                stored.tick, [PastCells(past.agreed, past.cells, past.places) for past in stored.rounds]
             )
             for kind, fields in document.fields.items()
             for name, stored in fields.items()
         },
+        {
+            path: Settled(stored.round, stored.result, stored.contents)
+            for path, stored in document.settled.items()
+        },
+        document.settled_by,
     )
 
 
@@ -201,10 +233,18 @@ def dump_ledger(ledger: Ledger, version: Literal[1, 2] = 2) -> bytes:
     if version > 1:
         kinds: dict[str, dict[str, dict[str, Any]]] = {}
         for (kind, name), past in sorted(ledger.fields.items()):
-            rounds = [{"agreed": cells.agreed, "cells": cells.cells} for cells in past.memory]
+            rounds = [
+                {"agreed": cells.agreed, "cells": cells.cells, "places": cells.places}
+                for cells in past.memory
+            ]
             kinds.setdefault(kind, {})[name] = {"tick": past.tick.isoformat(), "rounds": rounds}
         lines = (f"{json.dumps(kind)}: {_dump_lines(fields)}" for kind, fields in kinds.items())
         parts.append(f'"fields": {{{_LINE_END.join(lines)}}}')
+        settled = {
+            path: {"round": found.round, "result": found.result, "contents": found.contents}
+            for path, found in ledger.settled.items()
+        }
+        parts.append(f'"settled_by": {json.dumps(ledger.settled_by)}, "settled": {_dump_lines(settled)}')
     return f'{{"version": {version}, {", ".join(parts)}}}\n'.encode()
 
 
@@ -238,15 +278,23 @@ def read_ledger(clone: Clone, base: str | None, rules: int) -> LedgerState:
 
 
 def updated_ledger(
-    state: LedgerState, definition: VoteDefinition, totals: RoundTotals, tick: datetime, rules: int
+    state: LedgerState,
+    definition: VoteDefinition,
+    totals: RoundTotals,
+    tick: datetime,
+    rules: int,
+    settled: Mapping[str, Settled],
 ) -> bytes | None:
     """Return the ledger's bytes after a round, or None if nothing is to be kept.
 
     Standings in files that ground truth no longer has are dropped; those in undecided files are kept.
+
+    Args:
+        settled: the decisions that hold after the round, by path.
     """
     has_memory = rules > 3 and definition.memory
     updated = state.ledger
-    if definition.history == "NONE" and not has_memory and not updated.fields:
+    if definition.history == "NONE" and not (has_memory or updated.fields or updated.settled):
         return None
     if definition.history != "NONE":
         updated = updated.updated_all(totals.tallies)
@@ -254,4 +302,5 @@ def updated_ledger(
     if rules == 3:
         return dump_ledger(updated, 1)
     updated = updated.remembering(totals.samples, tick) if has_memory else replace(updated, fields={})
+    updated = updated.settling(settled, rules_digest(definition, rules))
     return None if updated == state.ledger else dump_ledger(updated)

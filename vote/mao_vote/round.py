@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from mao_git import Author, Clone, Content
+from mao_git import Author, Clone, Content, PathVersions
 from mao_shared.errors import Conflict, InvalidInput
 from mao_shared.models.evidence import Evidence, LedgerChange
 from mao_shared.models.round import Abstention, VoteDefinition
@@ -18,10 +18,12 @@ from .evidence import (
     cells_path,
     dump_evidence,
     evidence_path,
+    printable_path,
     round_of_file,
     total_votes,
 )
-from .ledger import LEDGER_PATH, read_ledger, updated_ledger
+from .ledger import LEDGER_PATH, Ledger, read_ledger, updated_ledger
+from .settled import rules_digest, settle
 from .tree_vote import OWN_FOLDER, RULES, Election, decide_all
 
 NAME, EMAIL = "MAO federation", "mao@federation"
@@ -94,11 +96,18 @@ def vote_round(
         base is not None,
         rules,
     )
-    totals = total_votes(decide_all(election, compared.paths), voters)
+    kept, open_paths = _split_settled(compared.paths, ledger_before.ledger, election)
+    totals = total_votes(decide_all(election, open_paths), voters)
+    settled = {path: ledger_before.ledger.settled[printable_path(path)] for path in kept}
+    if keeps_decisions(definition, rules):
+        settled |= settle(round_id, open_paths, totals.changes, voters)
     tree, escaping = clone.without_escaping_links(clone.place_entries(base, totals.changes))
     tree = clone.settle_lfs(tree, [commits[voter] for voter in voters])
-    ledger = updated_ledger(ledger_before, definition, totals, tick, rules)
+    ledger = updated_ledger(ledger_before, definition, totals, tick, rules, settled)
     notes = [] if ledger_before.fault is None else [ledger_before.fault]
+    if kept:
+        files = "1 disputed file is" if len(kept) == 1 else f"{len(kept)} disputed files are"
+        notes.append(f"unchanged: {files} as decided before, since no node has changed them")
     notes += [f"left out: {path} {why}" for path, why in list(escaping.items())[:MAX_NOTED_LINKS]]
     if len(escaping) > MAX_NOTED_LINKS:
         notes.append(f"left out: {len(escaping) - MAX_NOTED_LINKS} more links that lead out")
@@ -127,6 +136,31 @@ def vote_round(
     parents = [] if base is None else [base]
     commit = clone.commit(full_tree, parents, round_message(evidence), Author(NAME, EMAIL, evidence.tick))
     return Voted(full_tree, commit, evidence)
+
+
+def keeps_decisions(definition: VoteDefinition, rules: int) -> bool:
+    """True if a vote on the same contents could differ because of earlier rounds, and so is not repeated.
+
+    VDX's history rules count each round, whether contents have changed or not.
+    """
+    return rules > 3 and definition.memory and definition.history == "NONE"
+
+
+def _split_settled(
+    paths: Sequence[PathVersions], ledger: Ledger, election: Election
+) -> tuple[list[str], list[PathVersions]]:
+    """Return the paths whose decision still holds, and those to vote on."""
+    definition, rules = election.definition, election.rules
+    if not keeps_decisions(definition, rules) or ledger.settled_by != rules_digest(definition, rules):
+        return [], list(paths)
+    kept, others = [], []
+    for ballot in paths:
+        decision = ledger.settled.get(printable_path(ballot.path))
+        if decision is not None and decision.holds(ballot, election.voters):
+            kept.append(ballot.path)
+        else:
+            others.append(ballot)
+    return kept, others
 
 
 def _check_arguments(round_id: str, commits: Mapping[str, str], nodes: Sequence[str]) -> None:

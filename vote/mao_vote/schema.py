@@ -84,7 +84,7 @@ def describe_file(path: str, versions: Mapping[str, bytes], definition: VoteDefi
     if file_format is None:
         return FileSchema(path=path, whole="its name is not that of a record file")
     error = definition.params.error if rule.error is None else rule.error
-    request = RecordVote(file_format, rule, versions, None, {}, error, definition, {}, {})
+    request = RecordVote(path, file_format, rule, versions, None, {}, error, definition, {}, {})
     try:
         readings, key, abstained = read_versions(request)
     except TooFewReadable as why:

@@ -166,6 +166,7 @@ class Rules:
     is_document: bool = False
     ties: Ties = "likeliest"
     memory: Mapping[str, Memory] = field(default_factory=dict)
+    path: str = ""
 
     def field(self, name: str) -> FieldRule:
         """Return what the definition declares for a field or pattern, or for all others as `*`."""
@@ -252,9 +253,11 @@ class FieldVote:
         import polars
 
         answered, versions = Answered(self, kind), self.aligned.versions
-        past = recall(self.rules.memory.get(self.name, ()), versions, kind, is_json=self.rules.is_json)
-        noise = estimate_noise(ballots, kind, past)
         disputed = ballots.filter(polars.struct("number", "word").n_unique().over("cell") > 1)
+        latest = remember(disputed, versions, answered.masks(), self.rules.path, self.aligned.keys)
+        memory = self.rules.memory.get(self.name, ())
+        past = recall(memory, latest, versions, kind, is_json=self.rules.is_json)
+        noise = estimate_noise(ballots, kind, past)
         voices = learn_voices(disputed, versions, answered.masks, noise, self.rules.groups, past)
         ballots = voices.cast(ballots)
 
@@ -292,7 +295,7 @@ class FieldVote:
                 differing.height,
                 find_camps(disputed, versions),
                 int((decided["why"] == "tie").sum()),
-                remember(disputed, versions, answered.masks()),
+                latest,
             )
         )
         return decided

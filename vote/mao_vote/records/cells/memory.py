@@ -6,6 +6,8 @@ learns from a sample of the cells of earlier rounds. They are read as the field'
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,12 +30,29 @@ MIN_OBSERVERS = 3  # of an undisputed cell, to count
 class PastCells:
     """Cells of one round in which nodes differed: node → text.
 
-    `agreed`: for each node, how many cells it has in which nobody differs. If the cells are a sample, it is
-    smaller by the same factor.
+    `places`: a digest of each cell's file and record. `agreed`: for each node, how many cells it has in which
+    nobody differs. If the cells are a sample, it is smaller by the same factor.
     """
 
     agreed: Mapping[str, int]
     cells: Sequence[Mapping[str, str]]
+    places: Sequence[str]
+
+    def without(self, other: PastCells) -> PastCells:
+        """Return the cells in which nodes have told something else since: what they repeat is no news."""
+        repeated = set(other._marks())
+        kept = [number for number, mark in enumerate(self._marks()) if mark not in repeated]
+        if len(kept) == len(self.cells):
+            return self
+        agreed = {node: count * len(kept) // len(self.cells) for node, count in self.agreed.items()}
+        return PastCells(
+            agreed, [self.cells[number] for number in kept], [self.places[number] for number in kept]
+        )
+
+    def _marks(self) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
+        return [
+            (place, tuple(sorted(cell.items()))) for place, cell in zip(self.places, self.cells, strict=True)
+        ]
 
     @property
     def size(self) -> int:
@@ -48,7 +67,7 @@ Memory = Sequence[PastCells]
 def extend_memory(memory: Memory, latest: PastCells) -> Memory:
     """Return the memory with one more round, and without the oldest rounds that are too many values."""
     kept, size = [latest], latest.size
-    for past in reversed(memory):
+    for past in reversed([found for past in memory if (found := past.without(latest)).cells]):
         size += past.size
         if size > MAX_PAST_VALUES:
             break
@@ -68,6 +87,7 @@ def is_within_bounds(memory: Memory) -> bool:
         sum(len(past.cells) for past in memory) <= len(values) <= max(MAX_PAST_VALUES, largest)
         and largest <= 2 * MAX_PAST_VALUES
         and all(len(value) <= MAX_VALUE_CHARACTERS for value in values)
+        and all(len(past.places) == len(past.cells) for past in memory)
     )
 
 
@@ -84,10 +104,23 @@ class Recalled:
     agreed: Mapping[str, int]
 
 
-def recall(memory: Memory, versions: Sequence[Version], kind: FieldType, *, is_json: bool) -> Recalled | None:
-    """Return what the nodes of these versions observed in a memory; None if that is nothing."""
+def recall(
+    memory: Memory,
+    latest: PastCells | None,
+    versions: Sequence[Version],
+    kind: FieldType,
+    *,
+    is_json: bool,
+) -> Recalled | None:
+    """Return what the nodes of these versions observed in a memory; None if that is nothing.
+
+    Args:
+        latest: cells of the present round, which do not count twice.
+    """
     import polars
 
+    if latest is not None:
+        memory = [past.without(latest) for past in memory]
     cells = [cell for past in memory for cell in past.cells]
     known = {node: number for number, version in enumerate(versions) for node in version.nodes}
     rows = [
@@ -110,7 +143,11 @@ def recall(memory: Memory, versions: Sequence[Version], kind: FieldType, *, is_j
 
 
 def remember(
-    disputed: DataFrame, versions: Sequence[Version], answered: Sequence[Series]
+    disputed: DataFrame,
+    versions: Sequence[Version],
+    answered: Sequence[Series],
+    path: str,
+    keys: DataFrame,
 ) -> PastCells | None:
     """Return a sample of the disputed cells of a vote; None if nothing in them can be learnt from.
 
@@ -120,6 +157,8 @@ def remember(
         disputed: the ballots of these cells: cell, version, nodes, text; one row for each version that
             answers.
         answered: for each version, over all places of the table, whether it answers.
+        path: of the file.
+        keys: what identifies the records, by place.
     """
     import polars
 
@@ -152,4 +191,9 @@ def remember(
         for version, mask in zip(versions, answered, strict=True)
         for node in version.nodes
     }
-    return PastCells(dict(sorted(undisputed.items())), [dict(sorted(cell.items())) for cell in told.values()])
+    places = [
+        hashlib.sha256(json.dumps([path, *record]).encode()).hexdigest()[:12]
+        for record in keys[list(told)].iter_rows()
+    ]
+    values = [dict(sorted(cell.items())) for cell in told.values()]
+    return PastCells(dict(sorted(undisputed.items())), values, places)
