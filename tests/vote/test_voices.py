@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -105,6 +106,46 @@ def test_vote_liars_do_not_win_where_rounded_noise_makes_numbers_equal(
     _, values = vote(told)
     found = [float(value) for value in values.values()]
     assert [round(value - wanted) for value, wanted in zip(found, truth, strict=True)] == [0] * rows
+
+
+@pytest.mark.parametrize(("nodes", "liars"), [("abcde", "de"), ("abcdefg", "efg")])
+@pytest.mark.parametrize(
+    ("low", "high", "noise"), [(1000, 100_000, 0.02), (100, 1000, 0.02), (1000, 2000, 0.002)]
+)
+@pytest.mark.parametrize("rows", [8, 20, 200])
+def test_vote_liars_do_not_win_in_counters(
+    nodes: str, liars: str, low: int, high: int, noise: float, rows: int
+) -> None:
+    random = Random(5)
+    truth = [random.randint(low, high) for _ in range(rows)]
+    told: dict[str, Column] = {
+        node: [str(round(value * (1.5 if node in liars else random.gauss(1, noise)))) for value in truth]
+        for node in nodes
+    }
+    _, values = vote(told)
+    found = [int(value) for value in values.values()]
+    assert sum(one > 1.25 * wanted for one, wanted in zip(found, truth, strict=True)) == 0
+
+
+@pytest.mark.parametrize("errors", [0.2, 0.5, 0.7])
+@pytest.mark.parametrize(
+    "codes", [("200", "301", "403", "404", "500", "503"), ("22", "80", "443", "8080", "8443")]
+)
+def test_vote_codes_stay_exact_whatever_part_is_wrong(codes: Sequence[str], errors: float) -> None:
+    random = Random(6)
+    truth = [random.choice(codes) for _ in range(100)]
+    told: dict[str, Column] = {
+        node: [value if random.random() > errors else random.choice(codes) for value in truth]
+        for node in "abcde"
+    }
+    found, values = vote(told)
+    assert (found.fields[0].kind, found.fields[0].noise) == ("integer", "exact")
+    clear = [Counter(column[number] for column in told.values()).most_common(2) for number in range(100)]
+    wins = [best[0][0] for best in clear if len(best) == 1 or best[0][1] > best[1][1]]
+    own = [
+        values[f"k{number}"] for number, best in enumerate(clear) if len(best) == 1 or best[0][1] > best[1][1]
+    ]
+    assert own == wins
 
 
 @pytest.mark.parametrize(

@@ -112,11 +112,8 @@ def estimate_noise(ballots: DataFrame, field: FieldType, past: Recalled | None =
     differing = ballots.filter(polars.col("alike") < polars.col("voters"))
     cells = differing["cell"].n_unique()
     enough = MIN_NOISE_CELLS if field.kind == "number" else MIN_INTEGER_CELLS
-    if field.kind == "number" and not declared and _is_centre_elsewhere(differing):
-        estimated = _estimate_tolerance(_deviations(differing))
-        if cells < MIN_INTEGER_CELLS:
-            estimated = replace(estimated, relative=max(estimated.relative, ASSUMED_ERROR))
-        return Noise(estimated, bool(estimated), "estimated" if estimated else "exact")
+    if not declared and (around_most := _noise_around_most(ballots, differing, field)) is not None:
+        return around_most
     if cells < enough or not field.is_measure:
         if declared:
             return Noise(stated, source="declared")
@@ -153,6 +150,25 @@ def _is_measured(differing: DataFrame) -> bool:
     ballots = polars.col("ballots")
     exact, total = shares.select(ballots.filter(polars.col("share") >= limit).sum(), b=ballots.sum()).row(0)
     return bool(2 * exact <= total)
+
+
+def _noise_around_most(ballots: DataFrame, differing: DataFrame, field: FieldType) -> Noise | None:
+    """Return the noise of a field in which most observers are near one another, and those that agree are not.
+
+    None if it is no such field. Integers are not if they may be codes or ids, or if there are few.
+    """
+    cells = differing["cell"].n_unique()
+    is_number = field.kind == "number"
+    may_be_measured = is_number or (field.kind == "integer" and cells >= MIN_NOISE_CELLS)
+    if not may_be_measured or not _is_centre_elsewhere(differing):
+        return None
+    deviations = _deviations(differing)
+    tolerance = _estimate_tolerance(deviations)
+    if not tolerance or not (is_number or _tracks_something(ballots, deviations, 0.5)):
+        return None
+    if is_number and cells < MIN_INTEGER_CELLS:
+        tolerance = replace(tolerance, relative=max(tolerance.relative, ASSUMED_ERROR))
+    return Noise(tolerance, measured=True, source="estimated")
 
 
 def _is_centre_elsewhere(differing: DataFrame) -> bool:
@@ -232,12 +248,16 @@ def _log_spread(logarithm: Expr) -> Expr:
     return logarithm.quantile(0.9) - logarithm.quantile(0.1)
 
 
-def _tracks_something(ballots: DataFrame, deviations: DataFrame) -> bool:
-    """True if integers vary much more between cells than within: counters, and not codes or ids."""
+def _tracks_something(ballots: DataFrame, deviations: DataFrame, share: float = 0.75) -> bool:
+    """True if integers vary much more between cells than within: counters, and not codes or ids.
+
+    Args:
+        share: of the ballots, those that are no further from the centre than the noise.
+    """
     import polars
 
     centres = ballots.group_by("cell").agg(polars.col("number").median())["number"]
-    spread, noise = centres.quantile(0.9), deviations["off"].quantile(0.75)
+    spread, noise = centres.quantile(0.9), deviations["off"].quantile(share)
     low, middle = centres.quantile(0.1), centres.abs().median()
     if spread is None or low is None or noise is None or middle is None or noise <= 0:
         return False
