@@ -261,3 +261,22 @@ def test_decide_file_new_result_is_in_the_manner_of_most_and_tied_of_the_ground_
     assert found.content == comma.format("p", "q").encode()
     found = vote("a.csv", *three, incumbent=crlf.format("p", "q"))
     assert found.content == crlf.format("p", "q").encode()
+
+
+def test_decide_file_warns_of_a_rule_that_has_no_effect() -> None:
+    same, other = "id,x\n1,p\n", "id,x\n1,q\n"
+    found = vote("a.csv", same, same, other, rows=4, fields={"y": {"type": "text"}, "x": {}}, volatile=["z"])
+    assert found.warnings[:3] == [
+        "rows: 4 leaves out every record, since only 3 nodes vote on this file",
+        "the definition names the field 'y', which no node has in this file",
+        "the definition names the field 'z', which no node has in this file",
+    ]
+    assert vote("a.csv", same, same, other, rows=3, fields={"x": {}, "*": {}}).warnings == []
+
+
+@pytest.mark.parametrize("values", [["2026-01-05", "2026-02-01"], ["100.5", "180.5"], ["9:00", "9:40"]])
+def test_decide_file_two_nodes_show_no_noise(values: list[str]) -> None:
+    one, other = ("id,x\n" + "".join(f"{n},{value}\n" for n in range(20)) for value in values)
+    found = vote("a.csv", one, other)
+    assert not found.fields[0].measured
+    assert [cell.contested for cell in found.cells] == [True] * 20

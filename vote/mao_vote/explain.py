@@ -238,6 +238,10 @@ class _Question:
     def contested(self, cell: ContestedCell) -> Explanation:
         absent = (node for node in self.evidence.votes if node not in cell.values)
         words = _REASONS.get(cell.why, cell.why)
+        if cell.why == "row" and cell.observed is not None:
+            voters = len(self.evidence.votes) - len(self.described.abstained if self.described else ())
+            outcome = "kept" if cell.chosen else "left out"
+            words += f": {cell.observed} of {voters} nodes have it, and it is {outcome}"
         if not cell.key and not cell.field and cell.chosen is None and self.described is not None:
             words = "; ".join(
                 [*self.described.warnings, *self.described.notes]

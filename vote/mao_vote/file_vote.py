@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -164,6 +164,7 @@ def decide_records(request: RecordVote) -> FileDecision:
         votes.conflicts + plan.conflicts,
         notes=[*left_out, *votes.notes, *rewrite_notes(result, readings, request.file_format)],
         warnings=[
+            *_warnings_on_rule(request, readings),
             *([key.unsure] if key.unsure else []),
             *votes.warnings,
             *warnings_on_fields(votes.fields, groups),
@@ -174,6 +175,19 @@ def decide_records(request: RecordVote) -> FileDecision:
         groups=groups,
         samples={report.name: report.sample for report in votes.fields if report.sample is not None},
     )
+
+
+def _warnings_on_rule(request: RecordVote, readings: Sequence[ParsedVersion]) -> Iterator[str]:
+    """Yield what the definition says of this file that can have no effect."""
+    rule, nodes = request.rule, sum(reading.version.votes for reading in readings)
+    if isinstance(rule.rows, int) and rule.rows > nodes:
+        yield f"rows: {rule.rows} leaves out every record, since only {nodes} nodes vote on this file"
+    if request.file_format.tabular:
+        known = {name for reading in readings for name in reading.version.table.columns}
+        declared = dict.fromkeys([*rule.fields, *rule.ignore, *rule.volatile])
+        for name in declared:
+            if name.removeprefix("/") not in known | {"*"}:
+                yield f"the definition names the field {name!r}, which no node has in this file"
 
 
 def read_versions(request: RecordVote) -> tuple[list[ParsedVersion], Key, dict[str, str]]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MIN_SPREAD_NODES = 7  # with more, the ends of the spread estimate the middle better than the median
 MIN_NOISE_CELLS = 4  # in which nodes differ; with fewer, their noise cannot be estimated
+MIN_NOISE_NODES = 3  # that observe a cell: of two, neither can be told to be right nor to share its number
 MIN_INTEGER_CELLS = 8  # the same for integers and times, which are more often exact
 ASSUMED_ERROR = 0.05  # relative tolerance of numbers (not integers) whose noise cannot be estimated
 NOISE_WIDTH = 3.0  # tolerance in median absolute deviations
@@ -109,7 +110,8 @@ def estimate_noise(ballots: DataFrame, field: FieldType, past: Recalled | None =
     )
     declared = field.tolerance is not None or field.error is not None
     stated = Tolerance(field.tolerance or 0.0, field.error or 0.0)
-    differing = ballots.filter(polars.col("alike") < polars.col("voters"))
+    differs = polars.col("alike") < polars.col("voters")
+    differing = ballots.filter(differs & (polars.col("voters") >= MIN_NOISE_NODES))
     cells = differing["cell"].n_unique()
     enough = MIN_NOISE_CELLS if field.kind == "number" else MIN_INTEGER_CELLS
     if not declared and (around_most := _noise_around_most(ballots, differing, field)) is not None:
