@@ -109,9 +109,9 @@ def colluding_majority() -> list[Measure]:
     for observed in sets:
         [part], [decision] = observed.rounds, decide_each(observed)
         honest = {node for node in part.versions if not lies(part, node)}
-        camps = [note for note in decision.notes if note.startswith("two camps")]
+        camps = [note for note in decision.warnings if note.startswith("two camps")]
         told += bool(camps)
-        blamed += sum(bool(honest & names_in(note)) for note in decision.notes if note not in camps)
+        blamed += sum(bool(honest & names_in(note)) for note in decision.warnings if note not in camps)
         named += sum(bool(honest & set(group.nodes)) for group in decision.groups)
     name = "truth, most nodes lie together:"
     return [
