@@ -253,7 +253,7 @@ async def test_hostile_405_lists_exactly_the_methods(node: MemoryNode) -> None:
         by_path.setdefault(filled(path), set()).add(method)
     assert len(by_path) > 60
     pages = ("/", "/dashboard", "/docs", "/docs/swagger-ui.css", "/openapi.json", "/services/runner/docs")
-    by_path |= dict.fromkeys(pages, {"GET"})
+    by_path |= {path: {"GET"} for path in pages}
     for path, methods in by_path.items():
         for method in sorted(set(METHODS) - methods):
             answer = await node.client.request(method, path)
