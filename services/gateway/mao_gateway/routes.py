@@ -121,8 +121,8 @@ def _page(name: str, media_type: str) -> FileResponse:
 
 @pages.get("/services/{service}/{page:path}")
 async def service_page(request: Request, gateway: GatewayDep, service: str, page: str) -> Response:
-    """Forward to the API pages of one service; other paths are refused."""
-    allowed = page in ("docs", "openapi.json") or page.startswith("docs/")
+    """Forward to the API pages and metrics of one service; other paths are refused."""
+    allowed = page in ("docs", "openapi.json", "metrics") or page.startswith("docs/")
     if service not in SERVICES or not allowed:
         known = ", ".join(f"/services/{name}/docs" for name in SERVICES)
         raise NotFound(f"There is no {request.url.path} here.", code="no-such-route", next=f"See {known}.")

@@ -111,7 +111,7 @@ def make_service(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            used = store or open_store(settings.etcd_endpoints)
+            used = store or open_store(settings.etcd_endpoints, observe=metrics_of(app).observe_store)
             if store is None:
                 stack.push_async_callback(used.close)
             service = app.state.service = Service(app, settings, used, stack)
