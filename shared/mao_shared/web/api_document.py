@@ -31,6 +31,7 @@ TAGS = {
     "nodes": "Nodes that are present.",
     "federation": "Membership of this node and of the others, and what they publish.",
     "node": "This node: its state, its events, its store.",
+    "audit": "Who changed what on this node.",
     "health": "For supervisors and monitoring; every service has these.",
 }
 """Tag → description, in the order of the API pages."""
