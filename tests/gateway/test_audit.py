@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from mao_shared.models.audit import AuditEntry
 from mao_shared.store.memory import MemoryStore
 from tests.support.memory_node import MemoryNode, memory_node
 
-from .conftest import Open, settings
+from .conftest import Open, gateway, settings
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SECRET = "correct-horse-battery-staple-0123456789"
@@ -191,6 +192,45 @@ async def test_audit_call_without_answer_of_the_service(open_gateway: Open) -> N
         assert (await client.post("/runs/x/cancel")).status_code == 503
         (item,) = (await client.get("/audit")).json()["items"]
     assert (item["status"], item["path"], item.get("action")) == (503, "/runs/x/cancel", None)
+
+
+async def test_audit_call_whose_caller_leaves(store: MemoryStore) -> None:
+    """The service may have carried it out."""
+    left = asyncio.Event()
+
+    async def service(scope: Scope, receive: Receive, send: Send) -> None:
+        left.set()
+        await asyncio.Event().wait()
+
+    async def receive() -> dict[str, Any]:
+        if not asked:
+            asked.append(True)
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    asked: list[bool] = []
+    app = gateway(store, {"scheduler": service})
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8080")
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/runs/x/cancel",
+        "raw_path": b"/runs/x/cancel",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost:8080")],
+        "client": None,
+        "server": None,
+        "scheme": "http",
+        "http_version": "1.1",
+    }
+    async with app.router.lifespan_context(app), client:
+        await app(scope, receive, send)
+        (item,) = (await client.get("/audit")).json()["items"]
+    assert (item["status"], item["path"]) == (499, "/runs/x/cancel")
 
 
 # the log itself

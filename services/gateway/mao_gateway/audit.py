@@ -92,6 +92,8 @@ class AuditLog:
             self._waiting.append(entry)
             log.warning("audit.waits", **entry.model_dump(mode="json", exclude_none=True))
             self._arrived.set()
+        except Exception:  # the response must not be lost with its entry
+            log.exception("audit.not_written", **entry.model_dump(mode="json", exclude_none=True))
 
     async def run(self) -> None:
         """Write the entries that wait and remove old ones, until cancelled."""
