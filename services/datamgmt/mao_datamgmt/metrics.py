@@ -47,6 +47,11 @@ class DataMetrics:
             self.rounds.labels(outcome)
         self.alarms = metrics.gauge("mao_alarms_open", "Alarms neither acknowledged nor over", ["kind"])
 
+    def forget_outbox(self, dataset: str) -> None:
+        """Remove the metrics of a dataset that is no longer on this node."""
+        self.unpushed_commits.remove(dataset)
+        self.unpushed_age.remove(dataset)
+
     def count(self, step: StepRun) -> None:
         """Count a step that this service has finished."""
         self.outcomes.labels(step.phase.value, step.error.code if step.error else "").inc()
