@@ -28,7 +28,7 @@ from .preflight import (
 )
 from .processes import federation_dir, node_processes
 from .settings import NodeSettings
-from .supervise import log_line, supervise
+from .supervise import log_line, supervise, use_log_format
 
 POLL_INTERVAL = 0.2  # seconds; only while the node starts
 HINT_AFTER = 10.0  # seconds of starting after which the log gives a hint
@@ -99,6 +99,7 @@ def main() -> int:
         settings = NodeSettings()
         set_private_umask()
         settings.data_dir = settings.data_dir.resolve()
+        use_log_format(settings.log_format)
         if not arguments:
             return asyncio.run(run_node(settings))
         from .backup import COMMANDS, run_backup

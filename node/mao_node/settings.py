@@ -8,7 +8,7 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from mao_shared.models import NodeName
-from mao_shared.settings import EtcdEndpoints, default_node
+from mao_shared.settings import EtcdEndpoints, LogFormat, default_node
 
 
 class NodeSettings(BaseSettings):
@@ -34,5 +34,6 @@ class NodeSettings(BaseSettings):
         default=None, validation_alias=AliasChoices("MAO_ETCD_ENDPOINTS", "etcdhost")
     )
     etcd: str = "etcd"  # the program, by its path or its name on PATH
+    log_format: LogFormat = "text"  # of the common log, as of the services'
     federation_dir: Path | None = None  # None: `federation` in the data directory
     federation_port: int | None = Field(default=None, ge=1, le=65_534)  # the next one is for peers

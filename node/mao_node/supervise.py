@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from mao_shared.settings import WRONG_SETTINGS
+from mao_shared.settings import WRONG_SETTINGS, LogFormat
 
 from .fork_server import MAX_LINE, ForkedProcess, ForkServer, can_fork
 from .processes import FEDERATION_ETCD, ProcessSpec, end_with_parent
@@ -25,10 +27,38 @@ STORES = ("etcd", FEDERATION_ETCD)
 STOP_GRACE = 15.0  # seconds between SIGTERM and SIGKILL
 
 
+_format: LogFormat = "text"
+
+
+def use_log_format(chosen: LogFormat) -> None:
+    """Set the form of the common log."""
+    global _format
+    _format = chosen
+
+
 def log_line(name: str, line: str) -> None:
-    """Print a line of the common log, with the process's name unless the line contains it after the time."""
-    named = line[9 : 9 + len(name)] == name
-    print(line if named else f"{name:<9} | {line}", flush=True)
+    """Print a line of the common log, in the form that `use_log_format` set."""
+    if _format == "json":
+        line = json_line(name, line, datetime.now(UTC))
+    elif line[9 : 9 + len(name)] != name:  # services write their name after the time
+        line = f"{name:<9} | {line}"
+    print(line, flush=True)
+
+
+def json_line(name: str, line: str, now: datetime) -> str:
+    """Return a process's line as a JSON object that names it as `service`. Pure.
+
+    Objects, such as the services' and etcd's own, keep their members; other text becomes an `event`.
+    """
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return line if "service" in found else json.dumps({"service": name, **found}, ensure_ascii=False)
+    time = now.isoformat().replace("+00:00", "Z")
+    plain = {"event": line, "service": name, "level": "info", "timestamp": time}
+    return json.dumps(plain, ensure_ascii=False)
 
 
 class SupervisedProcess:

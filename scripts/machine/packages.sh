@@ -11,6 +11,12 @@ ensure_browser() {
     fi
 }
 
+# Only the Debian package of the whole server has promtool; the server is never run.
+ensure_promtool() {
+    have promtool && return 0
+    install_without_service prometheus "promtool, for the tests of metrics and alert rules," prometheus
+}
+
 # sshd lies in sbin, which is not on everybody's PATH.
 has_sshd() { have sshd || [ -x /usr/sbin/sshd ]; }
 

@@ -100,6 +100,8 @@ link = _key("/nodes/{node}/link")  # the federation that the node has joined
 contact = _key("/nodes/{node}/contact")  # when the federation last answered
 known_prefix = _key("/nodes/{node}/known/")  # followed by a key of the federation store
 trusted, trusted_prefix = _keys("/nodes/{node}/trusted/{author}")
+audit_entry = _key("/nodes/{node}/audit/{entry_id}")  # the id mirrored, see `newest_first`
+audit_prefix = _key("/nodes/{node}/audit/")
 shared_prefix = _key("/nodes/{node}/shared/")  # datasets that this node shares with others
 
 # --- keys with computed parts -----------------------------------------------------------------------------

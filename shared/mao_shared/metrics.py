@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from mao_shared import __version__
 
 from .models.node import Condition
 
@@ -16,20 +25,32 @@ __all__ = ["CONTENT_TYPE", "Counter", "Gauge", "Histogram", "Metrics", "metrics_
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 """Histogram buckets in seconds, from a fast read to a long run of a tool."""
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second gauge for each counter, which nothing reads
 
 
 class Metrics:
-    """Metrics of one app. Names start with `mao_` and contain the base unit."""
+    """Metrics of one app.
+
+    Names start with `mao_` and end in the base unit; labels take few values, none of them free text.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = self.histogram(
-            "mao_http_request_seconds",
+            "mao_http_request_duration_seconds",
             "Time from a request to the start of its answer",
             ["method", "route", "status"],
             buckets=SECONDS[:11],
         )
+        self._store_calls = self.histogram(
+            "mao_store_request_duration_seconds",
+            "Time of one call of the node's etcd",
+            ["operation"],
+            buckets=SECONDS[:11],
+        )
+        version = self.gauge("mao_build_info", "1; the label tells the version", ["version"])
+        version.labels(__version__).set(1)
 
     def counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
         """Declare a counter; `name` ends in `_total`."""
@@ -44,6 +65,10 @@ class Metrics:
     ) -> Histogram:
         """Declare a histogram; `buckets` are upper bounds in the metric's unit."""
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+    def observe_store(self, operation: str, seconds: float) -> None:
+        """Count a call of the node's store; `operation` is `read` or `write`."""
+        self._store_calls.labels(operation).observe(seconds)
 
     def add_conditions(self, current: Callable[[], Iterable[Condition]]) -> None:
         """Export the current conditions as metrics."""

@@ -14,6 +14,7 @@ from .host.data_dir import AGREEMENTS
 from .models.common import Bytes, NodeName, is_name
 from .problems import field_errors
 
+LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 WRONG_SETTINGS = 2  # exit code of a process with invalid settings
 SEED_PORT = "port"  # case-sensitive: PORT is used by many programs
@@ -78,7 +79,7 @@ class ServiceSettings(BaseSettings):
     runner_url: str = "http://127.0.0.1:8083"
     datamgmt_url: str = "http://127.0.0.1:8084"
     log_level: Annotated[LogLevel, BeforeValidator(str.lower)] = "info"
-    log_format: Literal["text", "json"] = "text"
+    log_format: LogFormat = "text"  # for people, or a JSON object a line
 
     def federation_files(self) -> Path:
         """Return the folder of the federation's certificates."""

@@ -122,7 +122,33 @@ async def node(tmp_path: Path) -> AsyncIterator[MemoryNode]:
         first = vote(clone, versions, round_id=ROUND)
         second = vote(clone, versions, first.commit, round_id=ROUND.replace("12", "13"))
         clone.move_branch(GROUND_TRUTH, second.commit, clone.tip(GROUND_TRUTH))
+        node.client.event_hooks["response"].append(StatusCheck(node))
         yield node
+
+
+class StatusCheck:
+    """Asserts that the operation of every response documents its status."""
+
+    UNROUTED = (405, 414, 431)  # statuses of requests that reach no operation
+
+    def __init__(self, node: MemoryNode) -> None:
+        self._known = [
+            (
+                method,
+                re.compile(re.sub(r"\\{[^}]+\\}", "[^/]+", re.escape(path))),
+                set(operation["responses"]),
+            )
+            for method, path, operation in node.operations()
+        ]
+
+    async def __call__(self, response: httpx.Response) -> None:
+        request = response.request
+        path = request.url.raw_path.decode().partition("?")[0]
+        for method, pattern, documented in self._known:
+            if method == request.method and pattern.fullmatch(path):
+                status = response.status_code
+                assert str(status) in documented or status in self.UNROUTED, (method, path, status)
+                return
 
 
 def filled(path: str, **values: str) -> str:
@@ -226,6 +252,8 @@ async def test_hostile_405_lists_exactly_the_methods(node: MemoryNode) -> None:
     for method, path, _ in node.operations():
         by_path.setdefault(filled(path), set()).add(method)
     assert len(by_path) > 60
+    pages = ("/", "/dashboard", "/docs", "/docs/swagger-ui.css", "/openapi.json", "/services/runner/docs")
+    by_path |= {path: {"GET"} for path in pages}
     for path, methods in by_path.items():
         for method in sorted(set(METHODS) - methods):
             answer = await node.client.request(method, path)

@@ -122,7 +122,7 @@ def test_services_wrong_settings_are_named(
 
 async def test_services_lives_and_counts(client: httpx.AsyncClient) -> None:
     assert (await client.get("/livez")).json()["status"] == "ok"
-    assert "mao_http_request_seconds" in (await client.get("/metrics")).text
+    assert "mao_http_request_duration_seconds" in (await client.get("/metrics")).text
 
 
 async def test_services_unknown_routes_are_problems(client: httpx.AsyncClient) -> None:

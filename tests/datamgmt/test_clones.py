@@ -229,6 +229,22 @@ async def test_clone_set_aside_keeps_everything(tmp_path: Path) -> None:
         assert ended.phase is StepPhase.SUCCEEDED
 
 
+async def test_clone_set_aside_takes_its_metrics_along(tmp_path: Path) -> None:
+    """Otherwise the age of commits that are nobody's concern any more would grow and alert for ever."""
+    async with working(tmp_path) as world:
+        await world.whole(run_of("one", step("collect", "data", world.master)), writes(a="1"))
+        world.master.rename(tmp_path / "away.git")
+        await world.whole(run_of("two", step("collect", "data", world.master), after=1), writes(a="2"))
+        names = ("mao_datamgmt_unpushed_commits", "mao_datamgmt_unpushed_age_seconds")
+        await eventually(lambda: all(world.metric(name, dataset="data") is not None for name in names))
+        for name in ("one", "two"):
+            await world.until_gone(name)
+            assert await world.store.delete(keys.run(NODE, name))
+        await eventually(lambda: not dict(world.manager.mirror.items()))
+        await world.manager.set_aside("data")
+        await eventually(lambda: all(world.metric(name, dataset="data") is None for name in names))
+
+
 async def test_clone_of_enrolment_is_not_set_aside(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         clones.ensure_clone(world.manager.context, "data", str(world.master))

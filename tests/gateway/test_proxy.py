@@ -270,10 +270,16 @@ async def test_service_pages(open_gateway: Open) -> None:
         assert (await client.get("/services/runner/docs")).status_code == 200
         assert (await client.get("/services/runner/docs/swagger-ui.css")).status_code == 200
         assert (await client.get("/services/runner/openapi.json")).status_code == 200
+        assert (await client.get("/services/runner/metrics")).status_code == 200
         refused = [
-            await client.get(f"/services/{at}") for at in ("runner/metrics", "etcd/docs", "runner/docsx")
+            await client.get(f"/services/{at}") for at in ("runner/engine", "etcd/metrics", "runner/docsx")
         ]
-    assert [request["path"] for request in double.seen] == ["/docs", "/docs/swagger-ui.css", "/openapi.json"]
+    assert [request["path"] for request in double.seen] == [
+        "/docs",
+        "/docs/swagger-ui.css",
+        "/openapi.json",
+        "/metrics",
+    ]
     assert [answer.status_code for answer in refused] == [404, 404, 404]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,30 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     log = Lines()
     monkeypatch.setattr(supervision, "log_line", log)
     return log
+
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"event": "x", "service": "runner"}', {"event": "x", "service": "runner"}),
+        ('{"level": "error", "msg": "é"}', {"service": "etcd", "level": "error", "msg": "é"}),
+        ("plain é", {"event": "plain é", "service": "etcd"}),
+        ("", {"event": "", "service": "etcd"}),
+        ("12", {"event": "12", "service": "etcd"}),
+        ('["x"]', {"event": '["x"]', "service": "etcd"}),
+        ("{", {"event": "{", "service": "etcd"}),
+        ("[" * 60_000, {"event": "[" * 60_000, "service": "etcd"}),
+    ],
+)
+def test_supervise_json_line_is_an_object_with_its_process(line: str, expected: dict[str, str]) -> None:
+    made = supervision.json_line("etcd", line, NOW)
+    assert "\n" not in made
+    found = json.loads(made)
+    assert expected.items() <= found.items()
+    assert set(found) - set(expected) <= {"level", "timestamp"}
 
 
 async def test_supervise_unstartable_process_stops_no_other(

@@ -99,6 +99,20 @@ def test_machine_browser_that_is_there_is_used(machine: Machine) -> None:
     assert (done.returncode, done.stderr, machine.calls("apt-get")) == (0, "", [])
 
 
+def test_machine_promtool_that_is_there_is_used(machine: Machine) -> None:
+    machine.put("apt-get")
+    machine.put("promtool")
+    done = machine.run("promtool")
+    assert (done.returncode, done.stderr, machine.calls("apt-get")) == (0, "", [])
+
+
+def test_machine_promtool_comes_with_prometheus(machine: Machine) -> None:
+    machine.put("apt-get")
+    done = machine.run("promtool")
+    assert done.returncode == 1
+    assert "    sudo apt-get install -y --no-install-recommends prometheus\n" in done.stderr
+
+
 def test_machine_without_rights_no_engine_is_started(machine: Machine) -> None:
     machine.put("apt-get")
     machine.put("dockerd")

@@ -28,6 +28,7 @@ STARTERS = {
     "rocrate_issues": {"evidence"},
     "runcrate_report": {"evidence"},
     "chromium": {"browser"},
+    "promtool": {"promtool"},
     "native_node": {"docker", "etcd"},
     "NativeNode": {"docker", "etcd"},
 }
@@ -42,8 +43,9 @@ PROGRAMS = (
     "datalad",
     "rocrate-validator",
     "runcrate",
+    "promtool",
 )
-NEEDS = ("docker", "etcd", "sshd", "lfs", "browser", "evidence", "compose", "e2e")
+NEEDS = ("docker", "etcd", "sshd", "lfs", "browser", "evidence", "promtool", "compose", "e2e")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,7 +18,17 @@ CLEARING = 120.0  # seconds that a worker may take to clean up
 # Modules that run on one worker, since they share the node of tests/e2e/conftest.py; each worker would start
 # its own.
 TOGETHER = tuple(
-    f"tests/e2e/test_{name}.py" for name in ("bad_input", "evidence", "git_http", "main_job", "values")
+    f"tests/e2e/test_{name}.py"
+    for name in (
+        "api_examples",
+        "audit",
+        "bad_input",
+        "evidence",
+        "git_http",
+        "main_job",
+        "metrics",
+        "values",
+    )
 )
 # These start first, in this order, so that modules that mostly wait run beside those that compute.
 LONG = (

@@ -70,11 +70,13 @@ from .git_executor import GitExecutor, P, Piece, T
 from .metrics import DataMetrics
 from .monitoring.alarms import Alarms
 from .monitoring.analysis import RunAnalysis
+from .monitoring.open_alarms import OpenAlarms
 from .monitoring.series import SeriesRecorder
 from .monitoring.webhooks import SealedSecrets, Webhooks
 from .rounds.input_gate import skipped_alarm
 from .rounds.participation import DatasetSharing
 from .rounds.peer_records import PeerRecords, Voters
+from .rounds.reporting import RoundOutcomes
 from .rounds.service import RoundService
 from .settings import DataSettings
 from .steps.controller import StagingController
@@ -142,6 +144,10 @@ class DataManager:
         )
         self.upkeep = Upkeep(settings, context, executor, self.mirror, self.alarms, conditions)
 
+        self.open_alarms = OpenAlarms(
+            node, own, lambda kind, number: metrics.alarms.labels(kind).set(number), unreadable, conditions
+        )
+
         # rounds and steps
         self.rounds = RoundService(
             settings,
@@ -156,6 +162,7 @@ class DataManager:
             unreadable=unreadable,
             conditions=conditions,
         )
+        RoundOutcomes(self.rounds.mirror, lambda outcome: metrics.rounds.labels(outcome).inc())
         self._steps = StagingController(
             context,
             self.mirror,
@@ -188,6 +195,7 @@ class DataManager:
             self.signers.run(),
             *self.analysis.loops(),
             self.webhooks.run(),
+            *self.open_alarms.loops(),
             self.health.run(),
             recheck_unreadable(self.unreadable),
             *backups,

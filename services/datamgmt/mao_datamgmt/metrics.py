@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mao_shared.metrics import Metrics
 from mao_shared.models import StepRun
+from mao_shared.models.round import ROUND_ENDED
 
 
 class DataMetrics:
@@ -40,6 +41,16 @@ class DataMetrics:
         self.free_bytes = metrics.gauge(
             "mao_datamgmt_disk_free_bytes", "Free space on the file system of the data directory"
         )
+
+        self.rounds = metrics.counter("mao_rounds_total", "Rounds that ended, by outcome", ["outcome"])
+        for outcome in ROUND_ENDED:  # rates need a first value of 0
+            self.rounds.labels(outcome)
+        self.alarms = metrics.gauge("mao_alarms_open", "Alarms neither acknowledged nor over", ["kind"])
+
+    def forget_outbox(self, dataset: str) -> None:
+        """Remove the metrics of a dataset that is no longer on this node."""
+        self.unpushed_commits.remove(dataset)
+        self.unpushed_age.remove(dataset)
 
     def count(self, step: StepRun) -> None:
         """Count a step that this service has finished."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,6 +17,8 @@ from mao_shared.service.app import Service, make_service
 from mao_shared.settings import SERVICES
 from mao_shared.store import Store
 
+from .audit import AuditLog
+from .audit_calls import AuditMiddleware
 from .auth import AuthMiddleware, policy_from
 from .callers import CallerCheck
 from .openapi import CombinedOpenApi
@@ -73,7 +76,15 @@ def make_app(
         proxy = Proxy({name: settings.service_url(name) for name in SERVICES}, transports)
         service.stack.push_async_callback(proxy.close)
         openapi = CombinedOpenApi(proxy, SERVICES)
-        service.app.state.gateway = Gateway(settings.node, service.store, proxy, openapi)
+        audit = AuditLog(
+            settings.node,
+            service.store,
+            keep=settings.keep_audit,
+            keep_for=timedelta(days=settings.keep_audit_days),
+        )
+        service.stack.push_async_callback(audit.flush)
+        service.run(audit.run())
+        service.app.state.gateway = Gateway(settings.node, service.store, proxy, openapi, audit)
         if open_to_all:
             service.conditions.report("open-to-local-users", detail=OPEN_DETAIL, next_step=OPEN_STEP)
         for name in SERVICES:
@@ -89,8 +100,17 @@ def make_app(
         store=store,
         own_docs=False,
         all_conditions=_conditions,
-        middleware=[Middleware(SafeHeaders), Middleware(AuthMiddleware, policy=policy, callers=callers)],
+        middleware=[
+            Middleware(SafeHeaders),
+            Middleware(AuthMiddleware, policy=policy, callers=callers),
+            Middleware(AuditMiddleware, node=settings.node, log_of=_audit_of),
+        ],
     )
+
+
+def _audit_of(scope: Scope) -> AuditLog:
+    gateway: Gateway = scope["app"].state.gateway
+    return gateway.audit
 
 
 async def _conditions(app: FastAPI) -> Sequence[Condition]:

@@ -38,6 +38,7 @@ from mao_shared.web.callers import OPEN_PATHS, READY, called_host, called_port, 
 from mao_shared.web.error_handlers import problem_response
 from mao_shared.web.health import UNAUTHORISED_KEY
 
+from .audit_calls import ACTOR_KEY
 from .callers import CallerCheck, LocalCallers
 from .settings import GatewaySettings
 
@@ -268,8 +269,11 @@ class AuthMiddleware:
                 response.headers.append("WWW-Authenticate", 'Basic realm="mao", charset="UTF-8"')
             await response(scope, receive, send)
             return
-        token = sent_token(headers) if self.policy.tokens else None
-        with bind(caller=token_owner(self.policy.tokens, token) if token else None):
+        token = sent_token(headers)
+        owner = token_owner(self.policy.tokens, token) if self.policy.tokens and token else None
+        if owner is not None:
+            scope[ACTOR_KEY] = ("token", owner)
+        with bind(caller=owner):
             await self.app(scope, receive, send)
 
     async def _refusal(self, scope: Scope, headers: Headers) -> MaoError | None:
@@ -277,4 +281,7 @@ class AuthMiddleware:
         unrestricted = self.policy.tokens or self.policy.users is None  # tokens are checked already
         if refusal is not None or unrestricted or await self._callers.admits(scope):
             return refusal
-        return check_local(self.policy, self._token, headers)
+        refusal = check_local(self.policy, self._token, headers)
+        if refusal is None:
+            scope[ACTOR_KEY] = ("node-token", "the node's token")
+        return refusal

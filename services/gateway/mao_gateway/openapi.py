@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mao_shared.errors import PeerUnavailable
+from mao_shared.web.api_document import document_problems, operations, used_tags
+from mao_shared.web.callers import OPEN_PATHS
 
 from .proxy import Proxy
 
@@ -18,23 +20,54 @@ CACHE_TIME = 60.0  # seconds
 FETCH_TIMEOUT = 5.0  # seconds
 _OWN_PATHS = frozenset({"/livez", "/readyz", "/conditions", "/metrics"})
 _REF = "#/components/schemas/"
+_SECURITY_SCHEMES = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of the node, made by `python -m mao_gateway --new-token NAME`.",
+    },
+    "browser": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The token as password, with any name, for browsers.",
+    },
+}
+_SECURITY: list[dict[str, list[str]]] = [{"token": []}, {"browser": []}, {}]
+"""`{}`: a gateway on loopback needs no token from the users that MAO_LOCAL_USERS admits."""
 
 
 def merge(own: Document, services: Mapping[str, Document]) -> Document:
-    """Add the paths and schemas of the services to `own`.
+    """Add paths, schemas, responses and tags of the services to `own`, and how callers identify themselves.
 
     A schema whose name is already taken by a different one becomes `<Service><Name>`. Pure.
     """
     merged = copy.deepcopy(own)
     merged["info"]["title"] = "MAO node"
-    schemas = merged.setdefault("components", {}).setdefault("schemas", {})
+    components = merged.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
     for service, document in services.items():
+        document = copy.deepcopy(document)
         document = rename(document, clashes(service, _schemas(document), schemas))
         schemas.update(_schemas(document))
+        responses = document.get("components", {}).get("responses", {})
+        components.setdefault("responses", {}).update(responses)
         for path, item in document.get("paths", {}).items():
             if path not in _OWN_PATHS:
                 merged["paths"].setdefault(path, {}).update(item)
+    _require_callers(merged)
+    merged["tags"] = used_tags(merged)
     return merged
+
+
+def _require_callers(merged: Document) -> None:
+    """Add the security schemes, and the problem of unknown callers, to the document, in place."""
+    merged["components"]["securitySchemes"] = _SECURITY_SCHEMES
+    merged["security"] = _SECURITY
+    for _, path, operation in operations(merged):
+        if path in OPEN_PATHS:
+            operation["security"] = []
+        else:
+            document_problems(merged, operation, [401])
 
 
 def _schemas(document: Document) -> Document:

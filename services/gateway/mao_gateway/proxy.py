@@ -16,6 +16,7 @@ from mao_shared.clients.services import transport_for
 from mao_shared.errors import NotFound, PeerUnavailable
 from mao_shared.logs import blocked_imports
 from mao_shared.web.envelope import FORWARDED_KEY, CallerLeft
+from mao_shared.web.operations import OPERATION_HEADER, OPERATION_KEY, SUBJECT_HEADER, read_operation
 
 with blocked_imports("rich", "pygments"):
     import httpx
@@ -40,7 +41,13 @@ _NOT_FORWARDED = (
     | _CHECKED_BY_AUTH
     | {"content-length", "x-forwarded-host", request_context.REQUEST_ID_HEADER.lower()}
 )
-_NOT_RETURNED = HOP_BY_HOP | {"date", "server", request_context.REQUEST_ID_HEADER.lower()}
+_NOT_RETURNED = HOP_BY_HOP | {
+    "date",
+    "server",
+    request_context.REQUEST_ID_HEADER.lower(),
+    OPERATION_HEADER.lower(),
+    SUBJECT_HEADER.lower(),
+}
 _SEE_DOCS = "See /docs for all calls."
 CONNECT_TIMEOUT = 2.0  # seconds
 REPEATABLE = frozenset({"GET", "HEAD"})
@@ -110,6 +117,7 @@ class Proxy:
         )
         request.scope[FORWARDED_KEY] = service
         upstream = await self._unless_left(request, self._send(service, outgoing))
+        request.scope[OPERATION_KEY] = read_operation(upstream.headers)
         answer = StreamingResponse(_body(upstream), upstream.status_code)
         answer.raw_headers = [
             (name.lower(), value) for name, value in _without(upstream.headers.raw, _NOT_RETURNED)

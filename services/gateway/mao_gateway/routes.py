@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.routing import BaseRoute
@@ -16,11 +16,15 @@ from starlette.types import Receive, Scope, Send
 
 from mao_shared.conditions import conditions_of
 from mao_shared.errors import Gone, NotFound
+from mao_shared.models import Listing, Timestamp
+from mao_shared.models.audit import AuditEntry
 from mao_shared.models.node import NodeStatus
 from mao_shared.settings import SERVICES
 from mao_shared.store import Store
 from mao_shared.web.api_pages import docs_router, make_routes
+from mao_shared.web.dependencies import Paging
 
+from .audit import AuditFilter, AuditLog
 from .events import parse_last_event_id, revision_now, run_events
 from .openapi import CombinedOpenApi
 from .proxy import SANDBOX, Proxy
@@ -43,6 +47,7 @@ class Gateway:
     store: Store
     proxy: Proxy
     openapi: CombinedOpenApi
+    audit: AuditLog
 
 
 async def _gateway(request: Request) -> Gateway:
@@ -53,16 +58,46 @@ async def _gateway(request: Request) -> Gateway:
 
 
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
-router = APIRouter(tags=["node"])
+router = APIRouter()
 pages = APIRouter(include_in_schema=False)
 
 
 @router.get(
-    "/status", name="node.status", summary="State of the node's services, and next steps for problems"
+    "/status",
+    name="node.status",
+    tags=["node"],
+    summary="State of the node's services, and next steps for problems",
 )
 async def status(request: Request, gateway: GatewayDep) -> NodeStatus:
     own = conditions_of(request.app)
     return await node_status(gateway.node, gateway.store, gateway.proxy, SERVICES, own)
+
+
+async def _audit_filter(
+    actor: Annotated[str | None, Query(max_length=200, description="Name of a token or a local user")] = None,
+    action: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            description="Operation id, or its part before the dot",
+            examples=["pipelines.approve", "pipelines"],
+        ),
+    ] = None,
+    subject: Annotated[str | None, Query(max_length=200, description="Name or id of what changed")] = None,
+    failed: Annotated[bool | None, Query(description="Only those refused, or only the others")] = None,
+    since: Annotated[Timestamp | None, Query(description="Arrived at this time or later")] = None,
+    until: Annotated[Timestamp | None, Query(description="Arrived at this time or before")] = None,
+) -> AuditFilter:
+    return AuditFilter(actor, action, subject, failed, since, until)
+
+
+@router.get("/audit", name="audit.list", tags=["audit"], summary="Who changed what, newest first")
+async def list_audit(
+    gateway: GatewayDep, page: Paging, wanted: Annotated[AuditFilter, Depends(_audit_filter)]
+) -> Listing[AuditEntry]:
+    """Calls that changed something, or tried to. With a filter, a page may have fewer than `limit` entries
+    although more follow. Kept are the newest (MAO_KEEP_AUDIT), for some time (MAO_KEEP_AUDIT_DAYS)."""
+    return await gateway.audit.page(wanted, page.limit, page.cursor)
 
 
 async def _start_revision(
@@ -80,6 +115,7 @@ async def _start_revision(
 @router.get(
     "/events",
     name="node.events",
+    tags=["node"],
     summary="Changes of all runs as server-sent events",
     response_class=EventSourceResponse,
 )
@@ -121,8 +157,8 @@ def _page(name: str, media_type: str) -> FileResponse:
 
 @pages.get("/services/{service}/{page:path}")
 async def service_page(request: Request, gateway: GatewayDep, service: str, page: str) -> Response:
-    """Forward to the API pages of one service; other paths are refused."""
-    allowed = page in ("docs", "openapi.json") or page.startswith("docs/")
+    """Forward to the API pages and metrics of one service; other paths are refused."""
+    allowed = page in ("docs", "openapi.json", "metrics") or page.startswith("docs/")
     if service not in SERVICES or not allowed:
         known = ", ".join(f"/services/{name}/docs" for name in SERVICES)
         raise NotFound(f"There is no {request.url.path} here.", code="no-such-route", next=f"See {known}.")

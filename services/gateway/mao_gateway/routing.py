@@ -83,6 +83,5 @@ FORMER = {
     "/run": 'POST /pipeline/init {"tool", "dataset"}, then POST /pipeline/run {"name"}',
     "/files": "GET /datasets",
     "/files/{rest:path}": "GET /datasets/NAME/files",
-    "/audit": "GET /datasets/NAME/rounds: nodes vote by themselves",
 }
 """Call of earlier versions of the original → its replacement."""

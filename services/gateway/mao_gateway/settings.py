@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
+
 from mao_shared.settings import ServiceSettings
 
 
@@ -16,6 +18,8 @@ class GatewaySettings(ServiceSettings):
     gateway_token_file: Path | None = None  # token for callers on loopback who need one; created if absent
     gateway_token_shown: str | None = None  # command that prints it, if the path means nothing outside
     supervisor: int | None = None  # pid of the supervisor of a native node
+    keep_audit: int = Field(default=10_000, ge=1)  # maximum number of entries of the audit log
+    keep_audit_days: float = Field(default=365, gt=0)  # their maximum age
     open_to_local_users: bool = False  # every user and program of this machine controls the node
 
     @property

@@ -12,6 +12,7 @@ from mao_shared.store import Store
 
 from .drivers import open_driver
 from .drivers.protocol import Driver
+from .metrics import engine_observer
 from .routes import ROUTES
 from .runner import Runner
 from .settings import RunnerSettings
@@ -29,7 +30,9 @@ def make_app(
     settings.operators()  # invalid settings end the process before it serves
 
     async def start(service: Service) -> None:
-        used_driver = driver or open_driver(settings.engine, settings.engine_timeout)
+        used_driver = driver or open_driver(
+            settings.engine, settings.engine_timeout, engine_observer(service.metrics)
+        )
         if driver is None:
             service.stack.push_async_callback(used_driver.close)
         runner = service.app.state.runner = await asyncio.to_thread(

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mao_shared.metrics import Metrics
+
+
+def engine_observer(metrics: Metrics) -> Callable[[str, float], None]:
+    """Declare the time of calls of the engine; return a function that counts one, with its seconds."""
+    calls = metrics.histogram(
+        "mao_engine_request_duration_seconds", "Time of one call of the container engine", ["operation"]
+    )
+    return lambda operation, seconds: calls.labels(operation).observe(seconds)
 
 
 class RunnerMetrics:

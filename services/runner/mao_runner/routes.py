@@ -40,7 +40,15 @@ def get_runner(request: Request) -> Runner:
 )
 async def logs(
     request: Request,
-    run_id: Annotated[str, Path(alias="id", max_length=200)],
+    run_id: Annotated[
+        str,
+        Path(
+            alias="id",
+            max_length=200,
+            description="Id of the run",
+            examples=["20260131T120000Z-system-performance-1f3a5c7d"],
+        ),
+    ],
     step: Annotated[
         str | None, Query(max_length=64, description="Name or number from 0; default: the latest that ran")
     ] = None,

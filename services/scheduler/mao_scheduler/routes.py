@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Body, Depends, Header, Query, Response, status
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Discriminator, Tag
 
@@ -42,6 +42,10 @@ R = TypeVar("R", bound=Record)
 runs_router = APIRouter(tags=["runs"])
 jobs_router = APIRouter(tags=["jobs"])
 SchedulerDep = Annotated[Scheduler, Depends(get_scheduler)]
+RunId = Annotated[
+    str, Path(description="Id of the run", examples=["20260131T120000Z-system-performance-1f3a5c7d"])
+]
+JobId = Annotated[str, Path(description="Id of the schedule", examples=["system-performance-3fa9c1"])]
 
 
 async def pipeline_filter(
@@ -99,13 +103,13 @@ async def list_runs(
 
 
 @runs_router.get("/runs/{id}", name="runs.get", summary="One run with its steps")
-async def get_run(id: str, scheduler: SchedulerDep, response: Response) -> Run:  # noqa: A002 (the path's word)
+async def get_run(id: RunId, scheduler: SchedulerDep, response: Response) -> Run:  # noqa: A002 (the path's word)
     return with_etag(await scheduler.runs.get(id), response)
 
 
 @runs_router.post("/runs/{id}/cancel", name="runs.cancel", summary="Cancel a run")
 async def cancel_run(
-    id: str,  # noqa: A002
+    id: RunId,  # noqa: A002
     scheduler: SchedulerDep,
     response: Response,
     body: CancelBody | None = None,
@@ -124,7 +128,7 @@ class _RetryKey(Record):
     "/runs/{id}/retry", name="runs.retry", summary="Retry a run", status_code=status.HTTP_201_CREATED
 )
 async def retry_run(
-    id: str,  # noqa: A002
+    id: RunId,  # noqa: A002
     scheduler: SchedulerDep,
     response: Response,
     key: IdempotencyKey = None,
@@ -141,7 +145,7 @@ async def retry_run(
     )
 
 
-async def _existing(id: str, scheduler: SchedulerDep) -> str:  # noqa: A002
+async def _existing(id: RunId, scheduler: SchedulerDep) -> str:  # noqa: A002
     """Return the id of an existing run, so that an unknown one is refused before the stream starts."""
     await scheduler.runs.get(id)
     return id
@@ -180,7 +184,7 @@ class _ReproduceKey(ReproduceBody):
     status_code=status.HTTP_201_CREATED,
 )
 async def reproduce_run(
-    id: str,  # noqa: A002 (the path's word)
+    id: RunId,  # noqa: A002 (the path's word)
     scheduler: SchedulerDep,
     response: Response,
     body: ReproduceBody | None = None,
@@ -227,7 +231,24 @@ PipelineRunBody = Annotated[
     name="pipelines.run",
     summary="Run a pipeline now, or schedule it by a cron string",
     status_code=status.HTTP_201_CREATED,
-    responses={200: {"description": "The schedule that already exists for this cron string"}},
+    responses={
+        200: {"description": "The schedule that already exists for this cron string", "model": Schedule},
+        201: {
+            "description": "The run, or the schedule",
+            "links": {
+                "run": {
+                    "operationId": "runs.get",
+                    "parameters": {"id": "$response.body#/id"},
+                    "description": "The run, as it goes on",
+                },
+                "schedule": {
+                    "operationId": "jobs.get",
+                    "parameters": {"id": "$response.body#/id"},
+                    "description": "The schedule, if the body had `cron`",
+                },
+            },
+        },
+    },
     response_model=Run | Schedule,
 )
 async def run_pipeline(
@@ -265,12 +286,12 @@ async def list_jobs(
 
 
 @jobs_router.get("/jobs/{id}", name="jobs.get", summary="One schedule")
-async def get_job(id: str, scheduler: SchedulerDep, response: Response) -> Job:  # noqa: A002 (the path's word)
+async def get_job(id: JobId, scheduler: SchedulerDep, response: Response) -> Job:  # noqa: A002 (the path's word)
     return with_etag(await scheduler.jobs.show(id), response)
 
 
 @jobs_router.delete(f"/jobs/{{id:{JOB_TITLE}}}", name="jobs.delete", summary="Remove a schedule")
-async def delete_job(id: str, scheduler: SchedulerDep, expected: IfMatch) -> Removed:  # noqa: A002
+async def delete_job(id: JobId, scheduler: SchedulerDep, expected: IfMatch) -> Removed:  # noqa: A002
     """Its runs stay; queued and running ones continue.
 
     Named by its id, or by its pipeline's name or title if that has only one schedule.
@@ -281,25 +302,25 @@ async def delete_job(id: str, scheduler: SchedulerDep, expected: IfMatch) -> Rem
 
 
 @jobs_router.post("/jobs/{id}/pause", name="jobs.pause", summary="Pause a schedule")
-async def pause_job(id: str, scheduler: SchedulerDep, response: Response) -> Job:  # noqa: A002
+async def pause_job(id: JobId, scheduler: SchedulerDep, response: Response) -> Job:  # noqa: A002
     return with_etag(await scheduler.jobs.pause(id), response)
 
 
 @jobs_router.post("/jobs/{id}/resume", name="jobs.resume", summary="Resume a paused schedule")
-async def resume_job(id: str, scheduler: SchedulerDep, response: Response) -> Job:  # noqa: A002
+async def resume_job(id: JobId, scheduler: SchedulerDep, response: Response) -> Job:  # noqa: A002
     """Ticks during the pause are recorded as missed; run them with a backfill if necessary."""
     return with_etag(await scheduler.jobs.resume(id), response)
 
 
 @jobs_router.post("/jobs/{id}/backfill", name="jobs.backfill", summary="Run missed ticks")
-async def backfill_job(id: str, body: BackfillRequest, scheduler: SchedulerDep) -> BackfillResult:  # noqa: A002
+async def backfill_job(id: JobId, body: BackfillRequest, scheduler: SchedulerDep) -> BackfillResult:  # noqa: A002
     """Oldest first, at most `max_catch_up` runs per call; `MAO_SCHEDULED_FOR` tells the tool its tick."""
     return await scheduler.backfill(id, body)
 
 
 @jobs_router.get("/jobs/{id}/next", name="jobs.next", summary="The next times of a schedule")
 async def next_times(
-    id: str,  # noqa: A002
+    id: JobId,  # noqa: A002
     scheduler: SchedulerDep,
     count: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> NextTimes:

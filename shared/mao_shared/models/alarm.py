@@ -156,7 +156,7 @@ WebhookUrl = Annotated[
 class WebhookRequest(Record):
     """Body of `POST /webhooks`. Without `secret` (24 characters or more), one is generated, shown once."""
 
-    name: Name
+    name: Name = Field(examples=["lab-chat"])
     url: WebhookUrl
     secret: str | None = Field(default=None, min_length=24, max_length=500)
 

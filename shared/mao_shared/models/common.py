@@ -18,6 +18,7 @@ from pydantic import (
     PlainSerializer,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
 )
 from pydantic_core import PydanticKnownError
@@ -104,7 +105,7 @@ Timestamp = Annotated[
     PlainSerializer(format_time, return_type=str, when_used="json"),
 ]
 _MAX_BYTES = 2**60
-_SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([kKmMgGtT]?)[iI]?[bB]?")
 _SIZE_POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _DURATION = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*(s|m|h|d)?")
 _DURATION_SECONDS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -134,9 +135,23 @@ def _check_no_nul(text: str) -> str:
     return text
 
 
-Bytes = Annotated[int, BeforeValidator(_parse_size), Field(ge=0, le=_MAX_BYTES, examples=["512m"])]
+def _number_or(unit: re.Pattern[str], number: dict[str, Any], example: str) -> WithJsonSchema:
+    """Return the JSON Schema of a quantity: a number in base units, or text with a unit."""
+    text = {"type": "string", "pattern": f"^{unit.pattern}$"}
+    return WithJsonSchema({"anyOf": [number, text], "examples": [example]})
+
+
+Bytes = Annotated[
+    int,
+    BeforeValidator(_parse_size),
+    Field(ge=0, le=_MAX_BYTES),
+    _number_or(_SIZE, {"type": "integer", "minimum": 0, "maximum": _MAX_BYTES}, "512m"),
+]
 Seconds = Annotated[
-    float, BeforeValidator(_parse_duration), Field(ge=0, allow_inf_nan=False, examples=["30m"])
+    float,
+    BeforeValidator(_parse_duration),
+    Field(ge=0, allow_inf_nan=False),
+    _number_or(_DURATION, {"type": "number", "minimum": 0}, "30m"),
 ]
 Argument = Annotated[str, Field(max_length=100_000), AfterValidator(_check_no_nul)]
 Command = Annotated[

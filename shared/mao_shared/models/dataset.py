@@ -17,7 +17,7 @@ class Dataset(Named):
     `master` is the remote: an absolute path, `file://`, `https://`, `ssh://` or `user@host:path`.
     """
 
-    master: str = Field(min_length=1, max_length=2000, examples=["git@git.example.org:mao/data.git"])
+    master: str = Field(min_length=1, max_length=2000, examples=["git@git.example.org:mao/performance.git"])
     nodes: NodeNames = Field(default_factory=list)
     description: str = Field(default="", max_length=10_000)
     lfs_above: Bytes | None = None  # larger files are stored in Git LFS; None: the dataset does not use LFS
@@ -30,7 +30,7 @@ class Dataset(Named):
 class BareRequest(Record):
     """Body of `POST /bare-repo/init`."""
 
-    name: Name
+    name: Name = Field(examples=["performance"])
 
 
 class BareRepository(Record):

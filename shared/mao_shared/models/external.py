@@ -93,7 +93,7 @@ class Insight(Record):
 class RemoteCheck(Record):
     """Body of `POST /remotes/check`."""
 
-    master: str = Field(min_length=1, max_length=2000, examples=["git@git.example.org:mao/data.git"])
+    master: str = Field(min_length=1, max_length=2000, examples=["git@git.example.org:mao/performance.git"])
 
 
 class RemoteState(Record):

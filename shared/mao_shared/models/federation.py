@@ -159,7 +159,7 @@ class NodeState(Record):
 class FederationRequest(Record):
     """Body of `POST /federation`."""
 
-    name: Name
+    name: Name = Field(examples=["observatory"])
     allow_unsafe_etcd_that_ignores_key_rights: bool = False
 
 

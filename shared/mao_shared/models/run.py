@@ -228,7 +228,7 @@ class CancelBody(Record):
 class ReproduceBody(Record):
     """Body of `POST /runs/{id}/reproduce`; optional for a run with one step."""
 
-    step: Name | None = Field(default=None, examples=["crawler"])
+    step: Name | None = Field(default=None, examples=["system-performance"])
 
 
 class Mismatch(Record):

@@ -80,8 +80,8 @@ class CronPreview(Record):
 class BackfillRequest(Record):
     """Body of `POST /jobs/{id}/backfill`: missed ticks from `since` to `until` (default: now)."""
 
-    since: Timestamp
-    until: Timestamp | None = None
+    since: Timestamp = Field(examples=["2026-01-31T12:00:00Z"])
+    until: Timestamp | None = Field(default=None, examples=["2026-02-01T12:00:00Z"])
 
 
 class BackfillResult(Record):

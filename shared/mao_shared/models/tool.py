@@ -42,7 +42,7 @@ def _check_user(text: str) -> str:
 
 Image = Annotated[
     str,
-    Field(min_length=1, max_length=500, examples=["lab/crawler:1.4"]),
+    Field(min_length=1, max_length=500, examples=["mao-example/system-performance:1.0.0"]),
     AfterValidator(_check_image),
 ]
 User = Annotated[str, Field(max_length=64, examples=["root", "1000:1000"]), AfterValidator(_check_user)]

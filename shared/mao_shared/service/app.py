@@ -31,7 +31,7 @@ from mao_shared.reconcile import background
 from mao_shared.settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
 from mao_shared.store import Store, open_store
 from mao_shared.web import health
-from mao_shared.web.api_pages import describe_problems, docs_router, make_routes
+from mao_shared.web.api_pages import complete_openapi, docs_router, make_routes
 from mao_shared.web.callers import RefuseWebPages
 from mao_shared.web.envelope import MAX_HEADER, Envelope, EventStreams
 from mao_shared.web.error_handlers import add_error_handlers
@@ -111,7 +111,7 @@ def make_service(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            used = store or open_store(settings.etcd_endpoints)
+            used = store or open_store(settings.etcd_endpoints, observe=metrics_of(app).observe_store)
             if store is None:
                 stack.push_async_callback(used.close)
             service = app.state.service = Service(app, settings, used, stack)
@@ -177,7 +177,7 @@ def make_api(
     )
     app.user_middleware[:] = [around, *middleware]
     add_error_handlers(app)
-    describe_problems(app)
+    complete_openapi(app)
     app.router.routes += [*_common_routes(name, own_docs), *routes]
     return app
 

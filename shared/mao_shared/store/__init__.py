@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .endpoints import CALL_TIMEOUT, TlsFiles
@@ -58,14 +59,22 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
-def open_store(endpoints: str, *, deadline: float = CALL_TIMEOUT, tls: TlsFiles | None = None) -> Store:
+def open_store(
+    endpoints: str,
+    *,
+    deadline: float = CALL_TIMEOUT,
+    tls: TlsFiles | None = None,
+    observe: Callable[[str, float], None] | None = None,
+) -> Store:
     """Return the store on etcd at `host:port[,…]` or `unix:///path`; it connects with its first call.
 
     Needs a running event loop. `deadline`: seconds for one call. `tls`: the client certificate, whose common
-    name is the etcd user. Raises ValueError for other addresses, StoreUnavailable (`store-credentials`) if
+    name is the etcd user. `observe`: called with `read` or `write` and the seconds of each call. Raises
+    ValueError for other addresses, StoreUnavailable (`store-credentials`) if
     the files cannot be read.
     """
-    return load_etcd()(endpoints, deadline=deadline, tls=tls)
+    observer = {} if observe is None else {"observe": observe}
+    return load_etcd()(endpoints, deadline=deadline, tls=tls, **observer)
 
 
 def open_admin(endpoints: str, tls: TlsFiles, *, deadline: float = CALL_TIMEOUT) -> Admin:

@@ -22,7 +22,7 @@ from mao_shared.logs import get_logger
 
 from .endpoints import CALL_TIMEOUT, TlsFiles
 from .etcd_auth import Access, range_end
-from .etcd_channel import Caller, Endpoint, RevisionOrLeaseGone, is_lease_gone
+from .etcd_channel import Caller, Endpoint, Observe, RevisionOrLeaseGone, ignore_call, is_lease_gone
 from .protocol import (
     UNDECODABLE,
     Batch,
@@ -97,12 +97,18 @@ class EtcdStore:
         endpoints: `host:port[,host:port…]`; if one does not answer, the next is tried.
         deadline: seconds for one call.
         tls: the client certificate, for an etcd with TLS. The files are read once.
+        observe: called with `read` or `write` and the seconds of each call, watches excepted.
     """
 
     def __init__(
-        self, endpoints: str, *, deadline: float = CALL_TIMEOUT, tls: TlsFiles | None = None
+        self,
+        endpoints: str,
+        *,
+        deadline: float = CALL_TIMEOUT,
+        tls: TlsFiles | None = None,
+        observe: Observe = ignore_call,
     ) -> None:
-        self._caller = Caller(endpoints, deadline=deadline, tls=tls)
+        self._caller = Caller(endpoints, deadline=deadline, tls=tls, observe=observe)
         self._guard = None if tls is None else IdentityGuard(self._caller)
         self._limit = {"timeout": deadline}
 

@@ -6,6 +6,7 @@ Where one gRPC status covers several conditions, they are distinguished by etcd'
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -187,6 +188,11 @@ class Endpoint:
 
 
 Call = Callable[[Endpoint], Awaitable[Any]]
+Observe = Callable[[str, float], None]
+
+
+def ignore_call(operation: str, seconds: float) -> None:
+    """Observe nothing."""
 
 
 class RevisionOrLeaseGone(Exception):
@@ -200,9 +206,12 @@ class Caller:
         endpoints: `host:port[,…]` or `unix:///path`; if one does not answer, the next is tried.
         deadline: seconds for one call.
         tls: the client certificate; None for an etcd without TLS.
+        observe: called with `read` or `write` and the seconds of each call, whatever its outcome.
     """
 
-    def __init__(self, endpoints: str, *, deadline: float, tls: TlsFiles | None) -> None:
+    def __init__(
+        self, endpoints: str, *, deadline: float, tls: TlsFiles | None, observe: Observe = ignore_call
+    ) -> None:
         material = None if tls is None else tls.read()
         credentials = None
         if material is not None:
@@ -210,6 +219,7 @@ class Caller:
         self._material = material
         self.endpoints = [Endpoint(address, credentials) for address in parse_endpoints(endpoints)]
         self.deadline = deadline
+        self._observe = observe
         self._current = 0
 
     @property
@@ -226,12 +236,21 @@ class Caller:
             await endpoint.channel.close()
 
     async def read(self, call: Call, *accesses: Access) -> Any:
-        return await self._call(call, accesses, write=False, gone=is_compacted)
+        return await self._timed(call, accesses, write=False, gone=is_compacted)
 
     async def write(
         self, call: Call, *accesses: Access, gone: Callable[[str], bool] = lambda _: False
     ) -> Any:
-        return await self._call(call, accesses, write=True, gone=gone)
+        return await self._timed(call, accesses, write=True, gone=gone)
+
+    async def _timed(
+        self, call: Call, accesses: Sequence[Access], *, write: bool, gone: Callable[[str], bool]
+    ) -> Any:
+        began = time.perf_counter()
+        try:
+            return await self._call(call, accesses, write=write, gone=gone)
+        finally:
+            self._observe("write" if write else "read", time.perf_counter() - began)
 
     async def _call(
         self, call: Call, accesses: Sequence[Access], *, write: bool, gone: Callable[[str], bool]

@@ -18,7 +18,9 @@ from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
-from mao_shared.problems import MEDIA_TYPE, Problem
+from mao_shared.problems import MEDIA_TYPE
+
+from .api_document import complete
 
 ASSETS = {
     "swagger-ui-bundle.js": "text/javascript",
@@ -26,12 +28,15 @@ ASSETS = {
     "favicon.png": "image/png",
 }
 PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "A problem document (RFC 9457): what failed, and in `next` what to do about it",
-        "content": {MEDIA_TYPE: {"schema": PROBLEM_REF}},
-    }
-}
+
+
+def problem_described(text: str) -> dict[str, Any]:
+    """Return the OpenAPI description of a response with a problem document."""
+    return {"description": text, "content": {MEDIA_TYPE: {"schema": PROBLEM_REF}}}
+
+
+_ANY_PROBLEM = "A problem document (RFC 9457): what failed, and in `next` what to do about it"
+RESPONSES: dict[int | str, dict[str, Any]] = {"default": problem_described(_ANY_PROBLEM)}
 """Responses that every operation may return besides its success."""
 
 
@@ -57,15 +62,13 @@ def make_routes(service: str, routers: Iterable[APIRouter]) -> list[BaseRoute]:
     return parent.routes
 
 
-def describe_problems(app: FastAPI) -> None:
-    """Add the problem schema that RESPONSES refers to."""
+def complete_openapi(app: FastAPI) -> None:
+    """Make the app's OpenAPI document what `api_document.complete` says."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
-        document = plain()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.setdefault("Problem", Problem.model_json_schema())
-        return document
+        made = app.openapi_schema
+        return plain() if made is not None else complete(plain())
 
     app.openapi = openapi  # type: ignore[method-assign]  # documented by FastAPI
 

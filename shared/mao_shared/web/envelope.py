@@ -19,6 +19,8 @@ from mao_shared.logs import bind, get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.problems import MEDIA_TYPE, Problem, make_problem
 
+from .operations import operation_headers
+
 MAX_HEADER = 32 << 10  # bytes of a request's first line and headers
 MAX_HEADERS = 100
 MAX_TARGET = 16 << 10  # bytes of path and query
@@ -216,6 +218,7 @@ class Exchange:
                 if self._task is not None:
                     self._task.cancel()
                 await asyncio.Event().wait()  # until the task is cancelled
+            headers.update(operation_headers(self.scope))
             self.status = message["status"]
             self.seconds = time.perf_counter() - self._began
             if self.status == 413:

@@ -150,6 +150,12 @@ async def conditions(request: Request) -> ConditionList:
     return ConditionList(items=(await conditions_now(request.app, about.readiness(request.app)))[1])
 
 
-@router.get("/metrics", name="health.metrics", summary="Metrics for Prometheus", response_class=Response)
+@router.get(
+    "/metrics",
+    name="health.metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
 async def metrics(request: Request) -> Response:
     return Response(metrics_of(request.app).render(), media_type=CONTENT_TYPE)

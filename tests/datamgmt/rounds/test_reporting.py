@@ -6,8 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from mao_datamgmt.rounds.reporting import RoundOutcomes
 from mao_shared import keys
 from mao_shared.models import Attestation, Round, round_id
+from mao_shared.reconcile import Mirror
+from mao_shared.store import Records
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
 from tests.datamgmt.conftest import Api, api_on
@@ -89,3 +94,17 @@ def test_page_of_rounds_newest_first_with_filters(tmp_path: Path) -> None:
         assert api.get("/rounds", params={"phase": "strange"}).status_code == 422
         assert api.get("/rounds", params={"dataset": "../x"}).status_code == 422
         assert set(NODES) == set(first["items"][0]["nodes"])
+
+
+@pytest.mark.parametrize("outcome", ["decided", "undecided"])
+def test_outcomes_count_rounds_seen_live_once(outcome: str) -> None:
+    mirror = Mirror(Records(MemoryStore(), keys.all_rounds(), Round))
+    counted: list[str] = []
+    RoundOutcomes(mirror, counted.append)
+    mirror.note("data/old", a_round(id="old", phase=outcome), 1)
+    mirror.note("data/new", a_round(id="new"), 2)
+    mirror.note("data/new", a_round(id="new", phase="closed"), 3)
+    assert counted == []
+    mirror.note("data/new", a_round(id="new", phase=outcome), 4)
+    mirror.note("data/new", a_round(id="new", phase=outcome), 5)
+    assert counted == [outcome]

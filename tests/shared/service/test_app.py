@@ -281,7 +281,9 @@ async def test_api_metrics_count_by_template_and_are_the_apps_own() -> None:
         await client.get("/tools/two")
         await client.get("/no-such/route-1")
         text = (await client.get("/metrics")).text
-    assert 'mao_http_request_seconds_count{method="GET",route="/tools/{name}",status="503"} 2.0' in text
+    assert (
+        'mao_http_request_duration_seconds_count{method="GET",route="/tools/{name}",status="503"} 2.0' in text
+    )
     assert 'route="(none)",status="404"' in text
     assert 'mao_test_total{kind="x"} 1.0' in text
     assert b"mao_test_total" not in metrics_of(other).render()

@@ -19,7 +19,7 @@ from mao_datamgmt.metrics import DataMetrics
 from mao_git import Clone, MergeConflict, ObjectBroken, RepositoryError, StorageError
 from mao_git.errors import disk_full, disk_trouble
 from mao_shared.conditions import Conditions
-from mao_shared.errors import MaoError
+from mao_shared.errors import MaoError, NotFound
 from mao_shared.logs import get_logger
 from mao_shared.models import GROUND_TRUTH
 from mao_shared.models.dataset import Outbox, OutboxState
@@ -149,6 +149,7 @@ class Pusher:
         """Record that the remote has all commits, and schedule the update of runs that ended before that."""
         if self._forget(dataset):
             self._pushes.add(dataset)
+        self._measurements.add(dataset)
 
     def _forget(self, dataset: str) -> bool:
         """Clear the failure of a dataset that is fully pushed; return True if there was one."""
@@ -247,6 +248,9 @@ class Pusher:
         """Update the metrics of a dataset's outbox."""
         try:
             outbox = await self._executor.read(read_outbox, self._context, dataset)
+        except NotFound:
+            self._metrics.forget_outbox(dataset)  # or its age would grow for ever
+            return
         except (MaoError, RepositoryError):
             return  # the push reports it
         since, clock = outbox.since, self._context.clock

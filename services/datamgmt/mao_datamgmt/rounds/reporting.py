@@ -9,6 +9,7 @@ from typing import Literal
 from mao_datamgmt.context import Context
 from mao_shared.models import Alarm, Announcement, Attestation, Listing, Round
 from mao_shared.models.round import ROUND_ENDED, LiveRound
+from mao_shared.reconcile import Mirror
 from mao_shared.store import Stored
 
 from .peer_records import current_attestations
@@ -58,6 +59,28 @@ def page_of_rounds(rounds: Sequence[Round], limit: int, cursor: str | None) -> L
 
 def _sort_key(round_: Round) -> str:
     return f"{round_.id} {round_.dataset}"
+
+
+class RoundOutcomes:
+    """Counts the rounds that end while this service watches them: a restart counts none again.
+
+    `count` is called with the outcome, `decided` or `undecided`.
+    """
+
+    def __init__(self, mirror: Mirror[Round], count: Callable[[str], object]) -> None:
+        self._mirror, self._count = mirror, count
+        self._live: set[str] = set()
+        mirror.subscribe(self._changed)
+
+    def _changed(self, name: str) -> None:
+        stored = self._mirror.get(name)
+        if stored is None:
+            self._live.discard(name)
+        elif stored.record.phase not in ROUND_ENDED:
+            self._live.add(name)
+        elif name in self._live:
+            self._live.remove(name)
+            self._count(stored.record.phase)
 
 
 class RoundAlarms:

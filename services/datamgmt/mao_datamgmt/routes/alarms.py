@@ -17,7 +17,7 @@ from .datasets import TheManager
 router = APIRouter(tags=["alarms"])
 
 AlarmId = Annotated[str, Path(max_length=300, description="Id of the alarm")]
-HookName = Annotated[Name, Path(description="Name of the webhook")]
+HookName = Annotated[Name, Path(description="Name of the webhook", examples=["lab-chat"])]
 
 
 @router.get("/alarms", name="alarms.list", summary="List alarms; with open=true only those not acknowledged")

@@ -40,7 +40,7 @@ BYTES = "application/octet-stream"
 
 TheManager = Annotated[DataManager, Depends(get_manager)]
 
-DatasetName = Annotated[Name, Path(description="Name of the dataset")]
+DatasetName = Annotated[Name, Path(description="Name of the dataset", examples=["performance"])]
 
 Ref = Annotated[
     str | None,
@@ -55,6 +55,17 @@ Ref = Annotated[
     name="bare.init",
     summary="Make an empty repository on this node, to serve as a dataset's remote",
     status_code=201,
+    responses={
+        201: {
+            "links": {
+                "register": {
+                    "operationId": "datasets.create",
+                    "requestBody": {"name": "performance", "master": "$response.body#/master"},
+                    "description": "Register it as the remote of a dataset",
+                }
+            }
+        }
+    },
 )
 async def init_bare(
     manager: TheManager, body: BareRequest, original: AsksOriginal, key: IdempotencyKey = None

@@ -22,7 +22,7 @@ RunId = Annotated[
         max_length=200,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="Id of the run",
-        examples=["20260131T120000Z-daily-1f3a5c7d"],
+        examples=["20260131T120000Z-system-performance-1f3a5c7d"],
     ),
 ]
 ZIP = "application/zip"

@@ -123,7 +123,7 @@ async def check(
     manager: TheManager,
     body: Annotated[
         RemoteCheck,
-        Body(openapi_examples={"ssh": {"value": {"master": "git@git.example.org:mao/data.git"}}}),
+        Body(openapi_examples={"ssh": {"value": {"master": "git@git.example.org:mao/performance.git"}}}),
     ],
 ) -> RemoteState:
     return await manager.query(check_remote, body.master)

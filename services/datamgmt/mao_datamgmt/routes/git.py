@@ -33,6 +33,7 @@ NO_CACHE = {"Cache-Control": "no-cache, max-age=0, must-revalidate"}
     name="git.refs",
     summary="List references to git's smart HTTP protocol: git clone NODE/git/NAME.git",
     response_class=Response,
+    responses={200: {"content": {f"application/x-{UPLOAD_PACK}-advertisement": {}}}},
 )
 async def refs(
     manager: TheManager,
@@ -53,6 +54,7 @@ async def refs(
     name="git.pack",
     summary="Send a pack by git's smart HTTP protocol",
     response_class=Response,
+    responses={200: {"content": {f"application/x-{UPLOAD_PACK}-result": {}}}},
 )
 async def pack(
     manager: TheManager, name: DatasetName, request: Request, protocol: Protocol = None
@@ -68,6 +70,7 @@ async def pack(
     name="git.lfs",
     summary="Answer the batch API of Git LFS",
     response_class=JSONResponse,
+    responses={200: {"content": {git_http.MEDIA_TYPE: {}}}},
 )
 async def lfs(manager: TheManager, name: DatasetName, request: Request, body: BatchRequest) -> JSONResponse:
     path = await manager.upload_pack.repository(name)
@@ -82,6 +85,7 @@ async def lfs(manager: TheManager, name: DatasetName, request: Request, body: Ba
     name="git.lfs-content",
     summary="Download the content of a Git LFS object",
     response_class=FileResponse,
+    responses={200: {"content": {BYTES: {}}}},
 )
 async def lfs_content(manager: TheManager, name: DatasetName, oid: Oid) -> FileResponse:
     path = await manager.upload_pack.repository(name)

@@ -16,6 +16,7 @@ from mao_shared.web.dependencies import etag
 R = TypeVar("R", bound=Record)
 RegistryDep = Annotated[Registry, Depends(get_registry)]
 PathName = Annotated[Name, Path(description="Name of the record")]
+NodeInPath = Annotated[Name, Path(description="Name of the node", examples=["node-1"])]
 
 
 async def pipeline_name(

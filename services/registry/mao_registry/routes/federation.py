@@ -21,7 +21,7 @@ from mao_shared.models import (
     NodeState,
 )
 
-from .common import PathName
+from .common import NodeInPath
 
 router = APIRouter(prefix="/federation", tags=["federation"])
 LifecycleDep = Annotated[Lifecycle, Depends(get_lifecycle)]
@@ -70,7 +70,7 @@ async def members(lifecycle: LifecycleDep) -> Listing[NodeState]:
     summary="Remove a node from the federation and revoke its certificate",
     status_code=204,
 )
-async def remove(lifecycle: LifecycleDep, name: PathName) -> None:
+async def remove(lifecycle: LifecycleDep, name: NodeInPath) -> None:
     await lifecycle.remove(name)
 
 
@@ -80,11 +80,11 @@ async def remove(lifecycle: LifecycleDep, name: PathName) -> None:
     summary="Make a node a core node, with a voting member of etcd",
 )
 async def promote(
-    lifecycle: LifecycleDep, name: PathName, allow_unsafe_etcd_that_ignores_key_rights: AllowUnsafe = False
+    lifecycle: LifecycleDep, name: NodeInPath, allow_unsafe_etcd_that_ignores_key_rights: AllowUnsafe = False
 ) -> CoreMember:
     return await lifecycle.promote(name, allow_unsafe=allow_unsafe_etcd_that_ignores_key_rights)
 
 
 @router.post("/members/{name}/demote", name="federation.demote", summary="Make a core node a client")
-async def demote(lifecycle: LifecycleDep, name: PathName) -> Demotion:
+async def demote(lifecycle: LifecycleDep, name: NodeInPath) -> Demotion:
     return await lifecycle.demote(name)

@@ -11,7 +11,7 @@ from mao_shared.models import Listing, LogAnswer, Member, Name, NameOrTitle, Nod
 from mao_shared.models.common import Removed
 from mao_shared.web.dependencies import Paging
 
-from .common import ETAG_HEADER, PathName, RegistryDep, answer, listing, pipeline_name
+from .common import ETAG_HEADER, NodeInPath, RegistryDep, answer, listing, pipeline_name
 
 presence_router = APIRouter(prefix="/registry/nodes", tags=["nodes"])
 
@@ -24,12 +24,12 @@ async def list_present(registry: RegistryDep, query: Paging) -> Listing[Member]:
 @presence_router.get(
     "/{name}", name="nodes.get", summary="Show a node that is present", responses=ETAG_HEADER
 )
-async def show_present(registry: RegistryDep, response: Response, name: PathName) -> Member:
+async def show_present(registry: RegistryDep, response: Response, name: NodeInPath) -> Member:
     return answer(response, await registry.members.read(name))
 
 
 @presence_router.delete("/{name}", name="nodes.delete", summary="Remove an absent node from all datasets")
-async def remove_absent(registry: RegistryDep, name: PathName) -> Removed:
+async def remove_absent(registry: RegistryDep, name: NodeInPath) -> Removed:
     await registry.members.remove(name)
     return Removed(removed=name, detail=f"The node {name!r} is removed.")
 
@@ -54,7 +54,7 @@ async def list_nodes(registry: RegistryDep) -> Listing[NodePart]:
 
 
 @peers_router.get("/nodes/{name}", name="federation.node", summary="Show a node, present or not")
-async def show_node(registry: RegistryDep, name: PathName) -> NodePart:
+async def show_node(registry: RegistryDep, name: NodeInPath) -> NodePart:
     return await registry.queries.node(name)
 
 

@@ -20,6 +20,7 @@ from mao_shared.models import (
     Trust,
 )
 from mao_shared.store import Stored
+from mao_shared.web.api_pages import problem_described
 from mao_shared.web.dependencies import TITLE, Attempt, IdempotencyKey, IfMatch, Paging, once
 from mao_shared.web.original import AsksOriginal, original_answer, original_pipeline, with_errors
 
@@ -108,7 +109,10 @@ async def show_enrolment(registry: RegistryDep, response: Response, name: Pipeli
 
 
 @enrolments_router.put(
-    f"/{{name:{TITLE}}}", name="enrolments.put", summary="Enrol this node, or renew", responses=ETAG_HEADER
+    f"/{{name:{TITLE}}}",
+    name="enrolments.put",
+    summary="Enrol this node, or renew",
+    responses={**ETAG_HEADER, 201: {**CREATED_HEADERS[201], "model": Enrolment}},
 )
 async def put_enrolment(
     registry: RegistryDep,
@@ -147,7 +151,7 @@ async def diff(registry: RegistryDep, name: PipelineName) -> PipelineDiff:
     f"/pipeline/{{name:{TITLE}}}/approve",
     name="pipelines.approve",
     summary="Approve what was shown",
-    responses=ETAG_HEADER,
+    responses={**ETAG_HEADER, 412: problem_described("What is registered has changed since it was shown")},
 )
 async def approve(
     registry: RegistryDep, response: Response, name: PipelineName, approval: Approval

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Body, Response
+from fastapi import APIRouter, Body, Path, Response
 from fastapi.openapi.models import Example
+from pydantic import BaseModel, BeforeValidator
 
 from mao_registry.records.catalogue import Catalogue
 from mao_registry.registry import Registry
 from mao_shared.keys import RegistryKind
-from mao_shared.models import Listing, Named
+from mao_shared.models import Listing, Name, Named
 from mao_shared.models.common import Removed
 from mao_shared.store import Stored
 from mao_shared.web.dependencies import TITLE, Attempt, IdempotencyKey, IfMatch, Paging, once
@@ -28,25 +29,25 @@ from .common import CREATED_HEADERS, ETAG_HEADER, PathName, PipelineName, Regist
 
 Examples = dict[str, Example]
 
+_DATA, _CODE = "https://git.example.org/mao/data", "https://git.example.org/mao/tools"
 TOOLS: Examples = {
     "seed": {
         "summary": "As the seed's client sends it",
         "value": {
-            "name": "crawler",
+            "name": "system-performance",
             "author": "lab",
-            "image": "ghcr.io/lab/crawler:1.4",
-            "data_repo": "https://git.example.org/lab/data",
-            "code_repo": "https://git.example.org/lab/crawler",
-            "artefact": "helm-charts",
+            "image": "mao-example/system-performance:1.0.0",
+            "data_repo": _DATA,
+            "code_repo": _CODE,
+            "artefact": "performance",
         },
     },
     "limits": {
-        "summary": "With command, environment, limits and a privilege",
+        "summary": "With environment, limits and a privilege",
         "value": {
-            "name": "scanner",
+            "name": "performance-summary",
             "author": "lab",
-            "image": "ghcr.io/lab/scanner:2",
-            "command": ["scan", "--all"],
+            "image": "mao-example/performance-summary:1.0.0",
             "env": {"DEPTH": "3"},
             "limits": {"cpu": 2, "memory": "2g", "pids": 200, "time": "30m"},
             "privileges": {"capabilities": ["NET_RAW"]},
@@ -57,34 +58,35 @@ DATASETS: Examples = {
     "seed": {
         "summary": "As the seed's README has it",
         "value": {
-            "name": "helm-charts",
-            "body": {"master": "git@git.example.org:mao/helm-charts.git", "nodes": []},
+            "name": "performance",
+            "body": {"master": "git@git.example.org:mao/performance.git", "nodes": []},
         },
     },
     "flat": {
-        "summary": "Flat, with a description",
+        "summary": "Flat, with a description, and keys of values that other programs send",
         "value": {
-            "name": "performance",
-            "master": "/srv/git/performance.git",
-            "description": "What the nodes measure of themselves",
+            "name": "performance-summary",
+            "master": "git@git.example.org:mao/performance-summary.git",
+            "description": "What the nodes measure of themselves, in short",
+            "external": ["temperature"],
         },
     },
 }
 _STEPS = [
-    {"tool": "crawler", "dataset": "helm-charts"},
-    {"tool": "scanner", "dataset": "findings", "input_dataset": "helm-charts"},
+    {"tool": "system-performance", "dataset": "performance"},
+    {"tool": "performance-summary", "dataset": "performance-summary", "input_dataset": "performance"},
 ]
 PIPELINES: Examples = {
-    "steps": {"summary": "Two steps", "value": {"name": "crawl-and-scan", "steps": _STEPS}},
+    "steps": {"summary": "Two steps", "value": {"name": "measure-and-summarise", "steps": _STEPS}},
 }
 INIT: Examples = {
     "seed": {
         "summary": "As the seed's README has it: the pipeline gets the tool's name",
-        "value": {"tool": "crawler", "dataset": "helm-charts"},
+        "value": {"tool": "system-performance", "dataset": "performance"},
     },
     "steps": {
         "summary": "Two steps, a privilege granted",
-        "value": {"name": "crawl-and-scan", "steps": _STEPS, "agree": ["capability NET_RAW"]},
+        "value": {"name": "measure-and-summarise", "steps": _STEPS, "agree": ["capability NET_RAW"]},
     },
 }
 
@@ -94,7 +96,9 @@ Pick = Callable[[Registry], Catalogue[R]]
 
 @dataclass(frozen=True)
 class Presentation:
-    """The path parameter of a kind's records, and their form for the original's clients."""
+    """The path parameter of a kind's records, with an example, and their form for the original's clients."""
+
+    example: str
 
     listed: Callable[[Any], Any] = lambda record: record.name
     shown: Callable[[Any], Any] = lambda record: record.model_dump(mode="json")
@@ -106,13 +110,15 @@ class Presentation:
 
     def annotate_name(self, handler: Callable[..., Any]) -> None:
         """Annotate the handler's `name` for FastAPI; a title may contain a slash."""
-        handler.__annotations__["name"] = PipelineName if self.by_title else PathName
+        named = Annotated[Name, Path(description="Name of the record", examples=[self.example])]
+        handler.__annotations__["name"] = PipelineName if self.by_title else named
 
 
 PRESENTATIONS: dict[RegistryKind, Presentation] = {
-    "tools": Presentation(shown=original_tool),
-    "datasets": Presentation(shown=original_dataset),
+    "tools": Presentation("system-performance", shown=original_tool),
+    "datasets": Presentation("performance", shown=original_dataset),
     "pipelines": Presentation(
+        "system-performance",
         listed=lambda pipeline: pipeline.called,
         shown=lambda pipeline: original_pipeline(pipeline)["steps"],
         by_title=True,
@@ -222,6 +228,17 @@ def _add_changes(
     router.delete(presentation.path, name=f"{kind}.delete", summary=f"Remove an unused {noun}")(delete)
 
 
+class NestedRecord(BaseModel):
+    """A record as the seed's clients send it, with its other fields below `body`."""
+
+    name: Name
+    body: dict[str, Any]
+
+
 def _annotate_body(model: type[Named], examples: Examples, handler: Callable[..., Any]) -> None:
-    """Annotate the handler's body for FastAPI, which cannot resolve a type variable."""
-    handler.__annotations__["record"] = Annotated[model, Body(openapi_examples=examples)]
+    """Annotate the handler's body for FastAPI, which cannot resolve a type variable.
+
+    The models accept the seed's nesting by themselves; only the API pages need to be told.
+    """
+    both = BeforeValidator(lambda body: body, json_schema_input_type=model | NestedRecord)
+    handler.__annotations__["record"] = Annotated[model, both, Body(openapi_examples=examples)]

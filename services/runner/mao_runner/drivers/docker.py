@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -68,10 +69,15 @@ class DockerDriver:
 
     Args:
         timeout: seconds that one call may take (pulls excepted).
+        observe: called with the name of the driver's method and the seconds of each call of the engine;
+            pulls and inspections of images are `pull` and `inspect_image`.
     """
 
-    def __init__(self, *, timeout: int = 60) -> None:
+    def __init__(
+        self, *, timeout: int = 60, observe: Callable[[str, float], None] = lambda _, __: None
+    ) -> None:
         self._timeout = timeout
+        self._observe = observe
         self._pool = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="engine")
         self._connecting = threading.Lock()
         self._client: APIClient | None = None
@@ -85,22 +91,23 @@ class DockerDriver:
         return "docker"
 
     async def ping(self) -> None:
-        await self._call(lambda client: client.ping())
+        await self._call("ping", lambda client: client.ping())
 
     async def capacity(self) -> Capacity:
-        info = await self._call(lambda client: client.info())
+        info = await self._call("capacity", lambda client: client.info())
         return Capacity(info["ServerVersion"], info["NCPU"], info["MemTotal"])
 
     async def version(self) -> str:
-        return f"docker {(await self._call(lambda client: client.version()))['Version']}"
+        answer = await self._call("version", lambda client: client.version())
+        return f"docker {answer['Version']}"
 
     async def resolve(self, image: str, pull: Pull = "missing") -> ResolvedImage:
-        found = None if pull == "always" else await self._call(lambda client: _inspect_image(client, image))
+        found = None if pull == "always" else await self._inspect_image(image)
         if found is None and pull == "never":
             raise image_not_found(image, "it is not on this node, and its pull policy is 'never'")
         if found is None:
-            await self._call(lambda client: _pull(client, image))
-            found = await self._call(lambda client: _inspect_image(client, image))
+            await self._call("pull", lambda client: _pull(client, image))
+            found = await self._inspect_image(image)
         if found is None:
             raise image_not_found(image, "it was pulled, but has been removed since")
         return ResolvedImage(
@@ -108,13 +115,13 @@ class DockerDriver:
         )
 
     async def image_config(self, image: str) -> ImageConfig:
-        found = await self._call(lambda client: _inspect_image(client, image))
+        found = await self._inspect_image(image)
         if found is None:
             raise image_not_found(image, "it has just been removed")
         return read_image_config(found)
 
     async def create(self, spec: ContainerSpec) -> Container:
-        return await self._call(lambda client: _create(client, spec))
+        return await self._call("create", lambda client: _create(client, spec))
 
     async def start(self, container_id: str) -> None:
         def start(client: APIClient) -> None:
@@ -123,10 +130,10 @@ class DockerDriver:
             except APIError as error:
                 raise launch_error(container_id[:12], _status(error), _message(error)) from error
 
-        await self._call(start)
+        await self._call("start", start)
 
     async def inspect(self, container_id: str) -> Container | None:
-        return await self._call(lambda client: _inspect(client, container_id))
+        return await self._call("inspect", lambda client: _inspect(client, container_id))
 
     async def recover(self, labels: Mapping[str, str]) -> list[Container]:
         def recover(client: APIClient) -> list[Container]:
@@ -134,7 +141,7 @@ class DockerDriver:
             found = (_inspect(client, row["Id"]) for row in rows)
             return [container for container in found if container is not None]
 
-        return await self._call(recover)
+        return await self._call("recover", recover)
 
     async def mounts(self, container_id: str) -> dict[str, str] | None:
         def mounts(client: APIClient) -> dict[str, str] | None:
@@ -143,23 +150,25 @@ class DockerDriver:
                 return None
             return {mount["Destination"]: mount["Source"] for mount in document.get("Mounts") or []}
 
-        return await self._call(mounts)
+        return await self._call("mounts", mounts)
 
     async def signal(self, container_id: str, signal: Literal["TERM", "KILL"]) -> None:
         await self._call(
-            lambda client: _unless_gone(lambda: client.kill(container_id, f"SIG{signal}"), also=(409,))
+            "signal",
+            lambda client: _unless_gone(lambda: client.kill(container_id, f"SIG{signal}"), also=(409,)),
         )
 
     async def remove(self, container_id: str) -> None:
         # 409: it is being removed already.
         await self._call(
+            "remove",
             lambda client: _unless_gone(
                 lambda: client.remove_container(container_id, force=True, v=True), also=(409,)
-            )
+            ),
         )
 
     async def changed_paths(self, container_id: str) -> list[str]:
-        changes = await self._call(lambda client: client.diff(container_id))
+        changes = await self._call("changed_paths", lambda client: client.diff(container_id))
         return [str(change["Path"]) for change in changes or []]
 
     async def sees(self, host_path: str, labels: Mapping[str, str]) -> bool:
@@ -180,7 +189,7 @@ class DockerDriver:
             client.remove_container(probe["Id"], force=True, v=True)  # with the image's volumes
             return True
 
-        return await self._call(sees)
+        return await self._call("sees", sees)
 
     async def events(self, labels: Mapping[str, str]) -> AsyncGenerator[EngineEvent, None]:
         filters = {"type": "container", "event": sorted(FOLLOWED_EVENTS), "label": _label_filter(labels)}
@@ -202,21 +211,28 @@ class DockerDriver:
             ) from error
 
     async def ensure_network(self, name: str, bridge: str, labels: Mapping[str, str]) -> list[str]:
-        return await self._call(lambda client: ensure_network(client, name, bridge, labels))
+        return await self._call("ensure_network", lambda client: ensure_network(client, name, bridge, labels))
 
     async def remove_network(self, name: str) -> None:
-        await self._call(lambda client: remove_network(client, name))
+        await self._call("remove_network", lambda client: remove_network(client, name))
 
     async def run_on_host(self, command: HostCommand) -> tuple[int, str]:
-        return await self._call(lambda client: run_on_host(client, command))
+        return await self._call("run_on_host", lambda client: run_on_host(client, command))
 
     async def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             await asyncio.to_thread(self._client.close)
 
-    async def _call(self, call: Callable[[APIClient], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._guarded, call)
+    async def _inspect_image(self, image: str) -> dict[str, Any] | None:
+        return await self._call("inspect_image", lambda client: _inspect_image(client, image))
+
+    async def _call(self, operation: str, call: Callable[[APIClient], T]) -> T:
+        began = time.perf_counter()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._guarded, call)
+        finally:
+            self._observe(operation, time.perf_counter() - began)
 
     def _guarded(self, call: Callable[[APIClient], T]) -> T:
         try:
