@@ -45,21 +45,36 @@ datasets = completer(lambda client: (dataset.name for dataset in client.datasets
 pipelines = completer(lambda client: (pipeline.name for pipeline in client.pipelines.list()))
 nodes = completer(lambda client: (node.name for node in client.nodes.states()))
 jobs = completer(lambda client: (job.id for job in client.jobs.list()))
+alarms = completer(lambda client: (alarm.id for alarm in client.alarms.list()))
+webhooks = completer(lambda client: (webhook.name for webhook in client.webhooks.list()))
 runs = completer(lambda client: (run.id for run in client.runs.list()))
 
 
-def strip_kind(kind: str) -> Callable[[str | None], str | None]:
+def strip_kind(*kinds: str) -> Callable[[str | None], str | None]:
     """Return a callback that accepts `run/ID` for `ID`, as `-o name` and messages print it."""
-    return lambda typed: typed.removeprefix(f"{kind}/") if typed else typed
+
+    def strip(typed: str | None) -> str | None:
+        kind, slash, name = (typed or "").partition("/")
+        return name if slash and kind in kinds else typed
+
+    return strip
+
+
+_KINDS = {"pipeline": strip_kind("pipeline", "enrolment")}  # an enrolment is named after its pipeline
 
 
 def _required(kind: str, help_text: str, completer: Callable[[typer.Context, str], list[str]]) -> Any:
-    return typer.Argument(help=help_text, autocompletion=completer, callback=strip_kind(kind))
+    return typer.Argument(
+        help=help_text, autocompletion=completer, callback=_KINDS.get(kind, strip_kind(kind))
+    )
 
 
 def _optional(kind: str, help_text: str, completer: Callable[[typer.Context, str], list[str]]) -> Any:
     return typer.Argument(
-        help=help_text, autocompletion=completer, callback=strip_kind(kind), show_default=False
+        help=help_text,
+        autocompletion=completer,
+        callback=_KINDS.get(kind, strip_kind(kind)),
+        show_default=False,
     )
 
 

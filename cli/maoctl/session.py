@@ -19,6 +19,7 @@ from mao_shared.clock import Clock, SystemClock
 
 from . import output
 from .exits import CommandError, ExitCode
+from .listing import Listing, Shown
 from .output import Format, TableView, say, to_document
 from .text import span
 
@@ -140,6 +141,8 @@ class CliSession:
     pause: Callable[[float], None] = time.sleep
     url: str | None = None  # option --url
     output: Format = Format.TABLE
+    listing: Listing = field(default_factory=Listing)
+    shown: Shown | None = None  # with --watch
     is_stale: bool = False  # whether a response was made of copies, since the federation does not answer
 
     @cached_property
@@ -169,13 +172,28 @@ class CliSession:
         if "client" in self.__dict__:
             self.client.close()
 
-    def show(self, view: TableView[T], records: Iterable[T]) -> None:
-        """Print a list of records, and on stderr the listed records that cannot be read."""
-        output.print_records(view, list(records), self.output, self.now)
+    def show(self, view: TableView[T], records: Iterable[T], limit: int | None = None) -> None:
+        """Print the first `limit` records in the order and period of the options; with --watch what changed.
+
+        Says on stderr which listed records cannot be read.
+        """
+        chosen = self.listing.select(view, records, self.now, limit)
+        if self.shown is None:
+            output.print_records(view, chosen, self.output, self.now)
+        else:
+            self._show_changes(self.shown, view, chosen)
         if "client" in self.__dict__:
             for item in self.client.http.take_unreadable():
                 say(f"{item.name} cannot be read: {item.unreadable}")
                 say(f"next: {item.next}")
+
+    def _show_changes(self, shown: Shown, view: TableView[T], records: list[T]) -> None:
+        is_first = not shown.documents
+        changed, gone = shown.changed(view, records)
+        if changed or not is_first:
+            shown.widths = output.print_changes(view, changed, self.output, self.now, shown.widths)
+        for name in gone:
+            say(f"{name} is no longer listed")
 
     def show_one(self, view: TableView[T], record: T) -> None:
         output.print_record(view, record, self.output, self.now)

@@ -132,15 +132,17 @@ def test_doctor_without_a_gateway(maoctl: Maoctl) -> None:
 def test_version_of_client_and_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/status", status())
 
-    assert maoctl("version").out == "client 0.1.0\nnode 0.1.0\n"
+    maoctl.environ["MAO_COMMIT"] = "c0ffee"
+    assert maoctl("version").out == "client 0.1.0\ncommit c0ffee\nnode 0.1.0\n"
 
 
 def test_version_without_a_node(maoctl: Maoctl) -> None:
     maoctl.url = "http://127.0.0.1:9"
+    maoctl.environ["MAO_COMMIT"] = "c0ffee"
 
     result = maoctl("version")
 
-    assert (result.code, result.out) == (0, "client 0.1.0\nnode -\n")
+    assert (result.code, result.out) == (0, "client 0.1.0\ncommit c0ffee\nnode -\n")
     assert "is not known" in result.err
 
 

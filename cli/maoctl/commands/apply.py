@@ -15,6 +15,7 @@ from maoctl.exits import CommandError, ExitCode
 from maoctl.output import APPLIED, Format, say, write
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line
+from maoctl.tree import App
 
 if TYPE_CHECKING:
     from mao_shared.clients.gateway_http import Resource
@@ -106,6 +107,6 @@ def apply(
         say("next: " + "\n      ".join(f"maoctl pipeline enrol {name}" for name in created))
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: App) -> None:
     """Add the command to the root."""
     app.command(epilog=example("maoctl apply -f federation.yaml --dry-run"))(apply)

@@ -16,6 +16,7 @@ from maoctl.exits import CommandError, ExitCode
 from maoctl.output import say
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import span
+from maoctl.tree import App
 from maoctl.views.runs import CHECK, CheckRow
 
 if TYPE_CHECKING:
@@ -149,6 +150,6 @@ def doctor(
     raise CommandError(ExitCode.WAIT_TIMED_OUT if wait else code, detail, advice)
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: App) -> None:
     """Add the command to the root."""
     app.command(epilog=example("maoctl doctor", "maoctl doctor --wait --timeout 60s"))(doctor)

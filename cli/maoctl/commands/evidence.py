@@ -20,6 +20,7 @@ from maoctl.exits import CommandError, ExitCode
 from maoctl.output import say, write
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line
+from maoctl.tree import App
 from maoctl.views.runs import RUN, VERIFICATION
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ CrateFile = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: App) -> None:
     """Add the commands to `maoctl run`."""
     app.command(epilog=example("maoctl run export 1f3a5c7d -o crate.zip"))(export)
     app.command(epilog=example("maoctl run verify 1f3a5c7d", "maoctl run verify 1f3a5c7d --crate crate.zip"))(

@@ -12,17 +12,15 @@ from maoctl.lookup import did_you_mean
 from maoctl.output import Format, flatten_facts, print_data, print_facts, say, to_document, write
 from maoctl.session import OutputOption, YesOption, example, get_session
 from maoctl.text import plain
+from maoctl.tree import App
 from maoctl.views.runs import JOB, RUN, time_facts
 
-app = typer.Typer(
-    help="Schedules: when pipelines run on this node.", no_args_is_help=True, rich_markup_mode=None
-)
+app = App(help="Schedules: when pipelines run on this node.")
 
 CountOption = Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="Number of times to show.")]
 
 
-@app.command("get", epilog=example("maoctl job get"))
-@app.command("list", hidden=True)
+@app.command("get", lists=True, times=True, epilog=example("maoctl job get"))
 def get(context: typer.Context, job: AnyJob = None, output: OutputOption = None) -> None:
     """Show one job, or all."""
     session = get_session(context, output)

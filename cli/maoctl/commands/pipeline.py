@@ -15,6 +15,7 @@ from maoctl.lookup import did_you_mean
 from maoctl.output import say, write
 from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
 from maoctl.text import harmless, harmless_line
+from maoctl.tree import App
 from maoctl.views.federation import NODE_RUNS
 from maoctl.views.registry import ENROLMENT, PIPELINE
 from maoctl.views.runs import SCHEDULE
@@ -24,9 +25,7 @@ from .run import FollowOption, LimitOption, TimeoutOption, WaitOption, list_runs
 if TYPE_CHECKING:
     from mao_shared.models import Pipeline, PipelineDiff
 
-app = typer.Typer(
-    help="Ordered steps, each a tool that writes to a dataset.", no_args_is_help=True, rich_markup_mode=None
-)
+app = App(help="Ordered steps, each a tool that writes to a dataset.")
 
 AgreeOption = Annotated[
     list[str] | None,
@@ -115,8 +114,7 @@ def _create(session: CliSession, fields: dict[str, Any]) -> None:
     session.done(PIPELINE, made, "created; this node is enrolled")
 
 
-@app.command("get", epilog=example("maoctl pipeline get", "maoctl pipeline get daily -o yaml"))
-@app.command("list", hidden=True)
+@app.command("get", lists=True, epilog=example("maoctl pipeline get", "maoctl pipeline get daily -o yaml"))
 def get(context: typer.Context, name: AnyPipeline = None, output: OutputOption = None) -> None:
     """Show one pipeline, or all, and whether this node is enrolled."""
     session = get_session(context, output)
@@ -200,7 +198,7 @@ def run(
         session.done(SCHEDULE, session.client.pipelines.schedule(request), "scheduled")
 
 
-@app.command(epilog=example("maoctl pipeline runs daily --all-nodes"))
+@app.command(lists=True, times=True, epilog=example("maoctl pipeline runs daily --all-nodes"))
 def runs(
     context: typer.Context,
     name: PipelineArgument,

@@ -14,15 +14,14 @@ from maoctl.arguments import AnyTool, ToolArgument, duration_option, parse_pairs
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Format, print_records, say
 from maoctl.session import CliSession, OutputOption, YesOption, example, get_session
+from maoctl.tree import App
 from maoctl.views.registry import TOOL
 from maoctl.views.runs import CHECK, CheckRow
 
 if TYPE_CHECKING:
     from mao_shared.models.tool import CheckReport
 
-app = typer.Typer(
-    help="Container images that collect observations.", no_args_is_help=True, rich_markup_mode=None
-)
+app = App(help="Container images that collect observations.")
 
 CommandOption = Annotated[
     str | None,
@@ -161,8 +160,7 @@ def add(
     session.done(TOOL, made.record, "added")
 
 
-@app.command("get", epilog=example("maoctl tool get", "maoctl tool get crawler -o yaml"))
-@app.command("list", hidden=True)
+@app.command("get", lists=True, epilog=example("maoctl tool get", "maoctl tool get crawler -o yaml"))
 def get(context: typer.Context, name: AnyTool = None, output: OutputOption = None) -> None:
     """Show one tool, or all."""
     session = get_session(context, output)

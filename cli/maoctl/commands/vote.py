@@ -14,6 +14,7 @@ from maoctl.lookup import Names, did_you_mean
 from maoctl.output import print_facts, say, write
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line, short_commit
+from maoctl.tree import App
 from maoctl.views import votes
 
 from . import vote_schema
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mao_shared.clients.gateway_http import Resource
     from mao_shared.models import Dataset, evidence
 
-app = typer.Typer(help="Show, explain and audit how ground truth was decided; vote on any repository.")
+app = App(help="Show, explain and audit how ground truth was decided; vote on any repository.")
 
 RepoOption = Annotated[
     Path | None,
@@ -130,7 +131,9 @@ def run(
         say(f"No branch was moved.\nnext: git -C {repo} show --stat {commit}, or --write BRANCH to keep it")
 
 
-@app.command("list", epilog=example("maoctl vote list sensors", "maoctl vote list --repo data.git"))
+@app.command(
+    "list", lists=True, epilog=example("maoctl vote list sensors", "maoctl vote list --repo data.git")
+)
 def list_(
     context: typer.Context,
     dataset: NamedDataset = None,
@@ -172,7 +175,8 @@ def _say_no_rounds(dataset: str) -> None:
 
 
 @app.command(
-    epilog=example("maoctl vote status", "maoctl vote status sensors --live", "maoctl vote status -o json")
+    lists=True,
+    epilog=example("maoctl vote status", "maoctl vote status sensors --live", "maoctl vote status -o json"),
 )
 def status(
     context: typer.Context,
