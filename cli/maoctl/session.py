@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +21,7 @@ from mao_shared.clock import Clock, SystemClock
 from . import output
 from .exits import CommandError, ExitCode
 from .listing import Listing, Shown
-from .output import Format, TableView, say, to_document
+from .output import Format, TableView, say, to_document, with_kind
 from .text import span
 
 if TYPE_CHECKING:
@@ -212,10 +213,16 @@ class CliSession:
             self.show_one(view, record)
 
     def data(self, data: Any, otherwise: Callable[[], None]) -> None:
-        """Print a record or plain data with -o json or yaml; otherwise call `otherwise` to print it."""
+        """Print a record or plain data with -o json or yaml; otherwise call `otherwise` to print it.
+
+        The kind of a record without a table is named after its class: `pipeline-diff`.
+        """
         how = self.output
-        if how in (Format.JSON, Format.YAML):
-            output.print_data(data if isinstance(data, dict | list) else to_document(data), how)
+        if how in (Format.JSON, Format.YAML) and isinstance(data, dict | list):
+            output.print_data(data, how)
+        elif how in (Format.JSON, Format.YAML):
+            kind = re.sub("(?<=[a-z])(?=[A-Z])", "-", type(data).__name__).lower()
+            output.print_data(with_kind(kind, to_document(data)), how)
         else:
             otherwise()
 

@@ -460,5 +460,5 @@ def test_job_show_prints_the_next_times(maoctl: Maoctl, gateway: RememberingGate
     document = json.loads(maoctl("job", "show", "daily-3f2a1c", "-o", "json").out)
 
     assert "2026-02-01T02:30:00Z  in 14h" in shown.out
-    assert document == documents.job() | {"next_times": ["2026-02-01T02:30:00Z"]}
+    assert document == {"kind": "job"} | documents.job() | {"next_times": ["2026-02-01T02:30:00Z"]}
     assert maoctl("job", "show", "daily-3f2a1c", "-o", "name").out == "job/daily-3f2a1c\n"

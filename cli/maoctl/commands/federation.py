@@ -10,7 +10,7 @@ import typer
 
 from mao_shared.errors import InvalidInput, MaoError
 from maoctl.exits import CommandError, ExitCode
-from maoctl.output import flatten_facts, print_facts, say, to_document, write
+from maoctl.output import say, write
 from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
 from maoctl.tree import App
 from maoctl.views.federation import FEDERATION, MEMBER
@@ -106,7 +106,7 @@ def show(context: typer.Context, output: OutputOption = None) -> None:
     """Show the federation that this node is in."""
     session = get_session(context, output)
     state = session.client.federation.get()
-    session.data(state, lambda: print_facts(flatten_facts(to_document(state))))
+    session.describe(FEDERATION, state)
 
 
 @app.command(epilog=example("maoctl federation leave --yes"))

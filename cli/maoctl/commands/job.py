@@ -9,7 +9,7 @@ import typer
 from maoctl import records
 from maoctl.arguments import AnyJob, JobArgument, duration_option, parse_moment
 from maoctl.lookup import did_you_mean
-from maoctl.output import Format, flatten_facts, print_data, print_facts, say, to_document, write
+from maoctl.output import Format, flatten_facts, print_data, print_facts, say, to_document, with_kind, write
 from maoctl.session import OutputOption, YesOption, example, get_session
 from maoctl.text import plain
 from maoctl.tree import App
@@ -42,7 +42,8 @@ def show(
     elif session.output is Format.NAME:
         session.show_one(JOB, found)
     else:
-        print_data(to_document(found) | {"next_times": [plain(time) for time in times]}, session.output)
+        document = to_document(found) | {"next_times": [plain(time) for time in times]}
+        print_data(with_kind(JOB.kind, document), session.output)
 
 
 @app.command(epilog=example("maoctl job pause daily-3f2a1c"))
