@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mao_shared.errors import MaoError, NotFound
 
 from .exits import CommandError, ExitCode
-from .layout import matches_cut
+from .layout import ELLIPSIS, matches_cut
 from .text import close_names
 
 if TYPE_CHECKING:
@@ -50,6 +50,14 @@ def _hint(name: str, listing: Names | Resource[Any]) -> str:
         return ""
     near = [] if name in known else close_names(name, known)
     return f"Did you mean {' or '.join(near)}?" if near else ""
+
+
+def uncut(typed: str, names: Names) -> str:
+    """Return the name that a table shows cut like this, if one is; otherwise what was typed."""
+    if ELLIPSIS not in typed:
+        return typed
+    matches = [name for name in names() if matches_cut(typed, name)]
+    return matches[0] if len(matches) == 1 else typed
 
 
 def find_run(client: MaoClient, typed: str) -> Run:

@@ -197,6 +197,30 @@ def test_ids_cut_by_a_table_are_accepted(
     assert terminal.shown.splitlines()[-1] == f"run/{run_id}"
 
 
+@pytest.mark.parametrize("noun", ["tool", "job", "alarm"])
+def test_names_cut_by_a_table_are_accepted(
+    maoctl: Maoctl,
+    gateway: RememberingGateway,
+    terminal: Terminal,
+    monkeypatch: pytest.MonkeyPatch,
+    noun: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    name = f"air-quality-{'x' * 40}-2026"
+    alarm = {"id": name, "kind": "spike", "node": "n", "raised_at": ago(9), "detail": "d"}
+    gateway.keep("/registry/tools", documents.tool(name), documents.tool("other"))
+    gateway.keep("/jobs", documents.job(name), documents.job(), key="id")
+    gateway.keep("/alarms", alarm, alarm | {"id": "other"}, key="id")
+
+    maoctl(noun, "list")
+
+    shown = terminal.shown.splitlines()[1].split()[0]
+    assert "…" in shown
+    monkeypatch.setenv("COLUMNS", "200")
+    maoctl(noun, "get", shown, "-o", "name")
+    assert terminal.shown.splitlines()[-1].endswith(name)
+
+
 def test_cat_outside_a_terminal_keeps_every_byte(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/datasets/data/file", "a\x1b\n\nb")
 

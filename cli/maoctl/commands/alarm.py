@@ -11,8 +11,9 @@ from mao_shared.errors import InvalidInput
 from maoctl import records
 from maoctl.arguments import alarms, strip_kind, webhooks
 from maoctl.exits import ExitCode
+from maoctl.lookup import uncut
 from maoctl.output import say, write
-from maoctl.session import OutputOption, YesOption, confirm, example, get_session
+from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
 from maoctl.tree import App
 from maoctl.views import registry
 
@@ -49,7 +50,7 @@ def get(
     """Show the unacknowledged alarms, or one alarm."""
     session = get_session(context, output)
     if alarm is not None:
-        session.describe(registry.ALARM, session.client.alarms.get(alarm))
+        session.describe(registry.ALARM, session.client.alarms.get(_whole_id(session, alarm)))
         return
     session.show(registry.ALARM, session.client.alarms.list(open_only=not all_))
 
@@ -58,7 +59,11 @@ def get(
 def show(context: typer.Context, alarm: AlarmArgument, output: OutputOption = None) -> None:
     """Show the details of an alarm."""
     session = get_session(context, output)
-    session.describe(registry.ALARM, session.client.alarms.get(alarm))
+    session.describe(registry.ALARM, session.client.alarms.get(_whole_id(session, alarm)))
+
+
+def _whole_id(session: CliSession, alarm: str) -> str:
+    return uncut(alarm, lambda: (known.id for known in session.client.alarms.list(open_only=False)))
 
 
 @app.command(epilog=example('maoctl alarm ack ID --note "the source changed its format"'))
@@ -71,8 +76,10 @@ def ack(
     ] = None,
 ) -> None:
     """Acknowledge an alarm."""
-    get_session(context).client.alarms.acknowledge(alarm, by or getpass.getuser(), note)
-    say(f"alarm/{alarm} acknowledged")
+    session = get_session(context)
+    whole = _whole_id(session, alarm)
+    session.client.alarms.acknowledge(whole, by or getpass.getuser(), note)
+    say(f"alarm/{whole} acknowledged")
 
 
 @series_app.command(

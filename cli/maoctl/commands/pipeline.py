@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -239,7 +240,7 @@ def _diff(session: CliSession, name: str) -> PipelineDiff:
         return session.client.pipelines.diff(name)
 
 
-def _print_diff(found: PipelineDiff) -> None:
+def _print_diff(found: PipelineDiff, write: Callable[[str], None] = write) -> None:
     for name, image in found.rebuilt.items():
         say(f"# image {harmless_line(name)} was rebuilt or pulled again: {harmless_line(image.here)}")
         say(f"#   runs use {harmless_line(image.pinned)}; to use the new one:")
@@ -271,8 +272,9 @@ def approve(
     session = get_session(context, output)
     if revision is None:
         found = _diff(session, name)
-        _print_diff(found)
+        _print_diff(found, write if session.output.for_people else lambda text: say(text.rstrip("\n")))
         if not found.diff:
+            session.data(found, lambda: None)
             return
         confirm(f"Run pipeline {name} on this node as shown?", yes)
         revision = found.definition
