@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mao_shared.errors import MaoError, NotFound
+from mao_shared.states import RunPhase
 
 from .exits import CommandError, ExitCode
 from .layout import ELLIPSIS, matches_cut
@@ -69,6 +70,18 @@ def find_run(client: MaoClient, typed: str) -> Run:
             pass  # it may be a long part of an id
     ids = [run.id for run in islice(client.runs.list(), RECENT)]
     return client.runs.get(matching_id(typed, ids))
+
+
+def newest_run(client: MaoClient, pipeline: str | None) -> Run:
+    """Return the newest run, of a pipeline if it is given, that was not missed. Raises NotFound."""
+    with did_you_mean(*([(pipeline, client.pipelines)] if pipeline else [])):
+        recent = islice(client.runs.list(pipeline=pipeline), RECENT)
+        found = next((run for run in recent if run.phase is not RunPhase.MISSED), None)
+        if found is None:
+            of = f" of the pipeline {pipeline!r}" if pipeline else ""
+            next_step = f"Start one: maoctl pipeline run {pipeline or 'NAME'}"
+            raise NotFound(f"There is no run{of} with logs.", next=next_step)
+        return found
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from mao_shared.models import alarm, dataset, evidence, external, federation, ru
 from mao_shared.models import round as rounds
 from mao_shared.models import schedule as schedules
 from mao_shared.models.enrolment import PipelineDiff
+from mao_shared.models.node import EngineInfo
 
 from . import documents
 from .documents import Json, ago
@@ -220,6 +221,8 @@ def answer_federation(gateway: RememberingGateway) -> None:
     gateway.keep("/federation/nodes", documents.node(NODE))
     gateway.answer("GET", "/status", status())
     gateway.answer("POST", "/store/accept", {})
+    memory = 32 * 1024**3
+    gateway.answer("GET", "/engine", example(EngineInfo, slots=4, cpus=8, memory=memory, running=3))
     gateway.answer("GET", "/signers", f"{NODE} ssh-ed25519 AAAA\n")
     gateway.answer("DELETE", f"/registry/nodes/{NODE}", {})
     gateway.answer("PUT", f"/trusted/{NODE}", example(models.Trust, node=NODE))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mao_shared.states import RUN_ENDED
-from maoctl.arguments import AnyRun, RunArgument, duration_option, nodes, pipelines
+from maoctl.arguments import AnyRun, RunArgument, duration_option, nodes, pipelines, runs, strip_kind
 from maoctl.exits import CommandError, ExitCode
-from maoctl.lookup import find_run, other_nodes_run
+from maoctl.lookup import find_run, newest_run, other_nodes_run
 from maoctl.output import print_facts, print_records, say, write
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.tree import App
@@ -82,11 +82,29 @@ def show_run(session: CliSession, run: Run) -> None:
 
 
 @app.command(
-    epilog=example("maoctl run logs 1f3a5c7d -f", "maoctl run logs 1f3a5c7d --step crawler --attempt 1")
+    epilog=example(
+        "maoctl run logs 1f3a5c7d -f",
+        "maoctl run logs 1f3a5c7d --step crawler --attempt 1",
+        "maoctl run logs --pipeline daily",
+    )
 )
 def logs(
     context: typer.Context,
-    run: RunArgument,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="Id of the run, or its beginning or end [default: the newest run].",
+            autocompletion=runs,
+            callback=strip_kind("run"),
+            show_default=False,
+        ),
+    ] = None,
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            help="Show the newest run of this pipeline.", show_default=False, autocompletion=pipelines
+        ),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the logs until the run has ended.")
     ] = False,
@@ -103,10 +121,15 @@ def logs(
         typer.Option(help="Show the end of a log on this node.", show_default=False, autocompletion=nodes),
     ] = None,
 ) -> None:
-    """Show the logs of a run's steps."""
+    """Show the logs of a run's steps, of the newest run if none is named."""
     from maoctl.logs import TextWriter, follow_logs, print_logs, print_node_log
 
     session = get_session(context)
+    if run is not None and pipeline is not None:
+        raise CommandError(ExitCode.USAGE, "RUN and --pipeline cannot be combined.", "Omit one of them.")
+    if run is None:
+        run = newest_run(session.client, pipeline).id
+        say(f"run/{run}")
     if node is not None:
         other = "--follow" if follow else "--attempt" if attempt is not None else None
         if other is not None:

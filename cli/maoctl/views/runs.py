@@ -97,6 +97,25 @@ RUN: TableView[models.Run] = TableView(
     lambda run: run.id,
     lambda run: run.scheduled_for or run.created_at,
 )
+
+
+def _current_step(run: models.Run, _now: datetime) -> str:
+    index = run.current()
+    return "" if index is None else run.steps[index].spec.name
+
+
+ACTIVE_RUN: TableView[models.Run] = TableView(
+    "run",
+    [
+        Column("RUN", lambda run, _: run.id, keep_whole=True),
+        Column("PHASE", lambda run, _: run.phase, keep_whole=True),
+        Column("STEP", _current_step),
+        Column("DURATION", lambda run, now: took(run.started_at, run.finished_at, now), keep_whole=True),
+        Column("WAITING FOR", _reason),
+    ],
+    lambda run: run.id,
+    lambda run: run.scheduled_for or run.created_at,
+)
 STEP: TableView[models.StepRun] = TableView(
     "step",
     [
