@@ -12,6 +12,7 @@ import typer
 
 from mao_shared.errors import MaoError
 
+from .contexts import read_contexts
 from .exits import CommandError
 from .session import connect, load_config
 from .text import parse_time
@@ -30,7 +31,8 @@ def completer(list_names: Callable[[MaoClient], Iterable[str]]) -> Callable[[typ
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         try:
-            config = load_config(os.environ, context.find_root().params.get("url"))
+            given = context.find_root().params
+            config = load_config(os.environ, given.get("url"), given.get("context_name"))
             with connect(config, timeout=COMPLETION_TIMEOUT, attempts=1) as client:
                 known = islice(list_names(client), MAX_COMPLETIONS)
                 return [name for name in known if name.startswith(incomplete)]
@@ -45,6 +47,16 @@ datasets = completer(lambda client: (dataset.name for dataset in client.datasets
 pipelines = completer(lambda client: (pipeline.name for pipeline in client.pipelines.list()))
 nodes = completer(lambda client: (node.name for node in client.nodes.states()))
 jobs = completer(lambda client: (job.id for job in client.jobs.list()))
+
+
+def contexts(incomplete: str) -> list[str]:
+    """Return the contexts that begin with what was typed."""
+    try:
+        return [name for name in sorted(read_contexts(os.environ).by_name) if name.startswith(incomplete)]
+    except CommandError:
+        return []
+
+
 alarms = completer(lambda client: (alarm.id for alarm in client.alarms.list()))
 webhooks = completer(lambda client: (webhook.name for webhook in client.webhooks.list()))
 runs = completer(lambda client: (run.id for run in client.runs.list()))

@@ -14,10 +14,11 @@ from typer.exceptions import TyperException
 
 from mao_shared.errors import MaoError
 
-from .arguments import from_original
+from .arguments import contexts, from_original
 from .commands import (
     alarm,
     apply,
+    context,
     dataset,
     doctor,
     external,
@@ -48,6 +49,7 @@ _NOUNS = {
     "series": alarm.series_app,
     "vote": vote.app,
     "webhook": alarm.webhook_app,
+    "context": context.app,
 }
 
 app = App(
@@ -84,14 +86,23 @@ def root(
     url: Annotated[
         str | None,
         typer.Option(
-            help="Address of the gateway [default: MAO_URL, or 127.0.0.1:MAO_GATEWAY_PORT].",
+            help="Address of the gateway [default: MAO_URL, the context, or 127.0.0.1:MAO_GATEWAY_PORT].",
             show_default=False,
+        ),
+    ] = None,
+    context_name: Annotated[
+        str | None,
+        typer.Option(
+            "--context",
+            help="Context to use [default: MAO_CONTEXT, or the one of 'maoctl context use'].",
+            show_default=False,
+            autocompletion=contexts,
         ),
     ] = None,
     output: OutputOption = None,
 ) -> None:
     session = get_session(context, output)
-    session.url = url
+    session.url, session.context = url, context_name
     session.output = output or Format.TABLE
 
 

@@ -19,6 +19,7 @@ import typer
 from mao_shared.clock import Clock, SystemClock
 
 from . import output
+from .contexts import CONTEXT, Context, read_contexts
 from .exits import CommandError, ExitCode
 from .listing import Listing, Shown
 from .output import Format, TableView, say, to_document, with_kind
@@ -43,13 +44,34 @@ class Config:
     token: str | None = field(default=None, repr=False)
 
 
-def load_config(environ: Mapping[str, str], url: str | None = None) -> Config:
-    """Return the gateway's address and token. `url`: the option `--url`.
+def load_config(environ: Mapping[str, str], url: str | None = None, context: str | None = None) -> Config:
+    """Return the gateway's address and token. `url`, `context`: the options `--url` and `--context`.
 
-    Raises CommandError for an invalid address or an unreadable token file.
+    The address is that of the first that is given: --url, --context, MAO_URL, MAO_CONTEXT, the current
+    context, this machine's node. A context's own token goes before that of the environment.
+
+    Raises CommandError for an invalid address, an unknown context or an unreadable file.
     """
+    if url and context:
+        raise CommandError(ExitCode.USAGE, "--url and --context cannot be combined.", "Omit one of them.")
+    if url is None and context is None:
+        url = environ.get("MAO_URL") or None
+    chosen = None if url else _find_context(environ, context or environ.get(CONTEXT))
     default = f"http://127.0.0.1:{environ.get('MAO_GATEWAY_PORT') or DEFAULT_PORT}"
-    address = url or environ.get("MAO_URL") or default
+    address = check_address(url or (chosen.url if chosen else default))
+    token = chosen.token if chosen and chosen.token else _token(environ) or _node_token(environ, address)
+    return Config(address, token)
+
+
+def _find_context(environ: Mapping[str, str], name: str | None) -> Context | None:
+    """Return the named context, or the current one; None if there is none."""
+    known = read_contexts(environ)
+    wanted = name or known.current
+    return None if wanted is None else known.get(wanted)
+
+
+def check_address(address: str) -> str:
+    """Return a gateway's address without a trailing slash. Raises CommandError if it is invalid."""
     try:
         parts = urlsplit(address)
         is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -61,8 +83,7 @@ def load_config(environ: Mapping[str, str], url: str | None = None) -> Config:
             f"Invalid gateway address {address!r}.",
             "Use an address like http://127.0.0.1:8080 in --url or MAO_URL.",
         )
-    address = address.rstrip("/")
-    return Config(address, _token(environ) or _node_token(environ, address))
+    return address.rstrip("/")
 
 
 def _token(environ: Mapping[str, str]) -> str | None:
@@ -141,6 +162,7 @@ class CliSession:
     clock: Clock = field(default_factory=SystemClock)
     pause: Callable[[float], None] = time.sleep
     url: str | None = None  # option --url
+    context: str | None = None  # option --context
     output: Format = Format.TABLE
     listing: Listing = field(default_factory=Listing)
     shown: Shown | None = None  # with --watch
@@ -148,7 +170,7 @@ class CliSession:
 
     @cached_property
     def config(self) -> Config:
-        return load_config(self.environ, self.url)
+        return load_config(self.environ, self.url, self.context)
 
     @cached_property
     def client(self) -> MaoClient:

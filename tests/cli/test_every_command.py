@@ -13,6 +13,7 @@ import pytest
 import typer
 import yaml
 
+from maoctl.contexts import Context, Contexts, write_contexts
 from maoctl.exits import ExitCode
 from maoctl.main import app
 
@@ -33,6 +34,7 @@ ARGUMENTS = {
     "node": node.NODE,
     "alarm": node.ALARM,
     "webhook": node.WEBHOOK,
+    "context": "lab",
     "key": node.TOOL,
     "cron": "'30 2 * * *'",
 }
@@ -63,6 +65,7 @@ LINES = {
     "vote ranking": f"{node.DATASET}",
     "vote schema": f"{node.DATASET}",
     "series show": node.SERIES,
+    "context add": "new-lab https://lab.example.org",
     "webhook add": "new-hook https://lab.example.org/x",
     "node backup": "{folder}/backup.tar.gz",
     "node restore": "{folder}/none.tar.gz",
@@ -73,6 +76,7 @@ FAILING = {
     "vote run": ExitCode.NOT_FOUND,  # there is no repository
     "run cancel": ExitCode.CONFLICT,  # the run has ended
     "node restore": ExitCode.NOT_FOUND,  # there is no such backup
+    "context show": ExitCode.NOT_FOUND,  # MAO_URL is set
     "node backup": ExitCode.USAGE,  # there is no data directory to back up
 }
 """Commands that cannot succeed here, and the exit code that tells so."""
@@ -109,7 +113,7 @@ def command_line(path: str, tmp_path: Path, *, minimal: bool = False) -> list[st
 
 @pytest.fixture
 def prepared(
-    gateway: RememberingGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> RememberingGateway:
     """A node that answers every call, a file of records, and a working directory of its own."""
     (tmp_path / "records.yaml").write_text(
@@ -119,6 +123,8 @@ def prepared(
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(WIDTH))
     monkeypatch.setenv("MAO_DATA_DIR", str(tmp_path))
+    maoctl.environ["MAOCTL_CONFIG"] = str(tmp_path / "contexts.json")
+    write_contexts(maoctl.environ, Contexts({"lab": Context("https://mao.lab.example.org")}, "lab"))
     return node.answer_all(gateway)
 
 
