@@ -28,7 +28,6 @@ from .commands import (
     pipeline,
     run,
     tool,
-    top,
     vote,
 )
 from .exits import CommandError, ExitCode, report_error
@@ -140,7 +139,6 @@ for _noun, _app in _NOUNS.items():
     app.add_typer(_app, name=_noun)
 apply.add_to(app)
 doctor.add_to(app)
-top.add_to(app)
 external.add_to(app, dataset.app)
 
 

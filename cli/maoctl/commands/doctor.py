@@ -1,4 +1,4 @@
-"""`maoctl doctor`: the health of the node, and what to do about failed checks."""
+"""`maoctl doctor` and `top`: the health of the node, what to do about failed checks, and its load."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mao_shared.errors import PeerUnavailable
+from mao_shared.errors import MaoError, PeerUnavailable
+from mao_shared.states import RunPhase
 from maoctl.arguments import duration_option
 from maoctl.exits import CommandError, ExitCode
-from maoctl.output import say
+from maoctl.output import say, with_kind, write
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import span
 from maoctl.tree import App
-from maoctl.views.runs import CHECK, CheckRow
+from maoctl.views.federation import LOAD, Load
+from maoctl.views.runs import ACTIVE_RUN, CHECK, CheckRow
 
 if TYPE_CHECKING:
-    from mao_shared.models import node
+    from mao_shared.models import Run, node
 
 POLL_SECONDS = 0.5  # between checks with --wait
 DEFAULT_TIMEOUT = 60.0  # seconds
@@ -150,6 +153,51 @@ def doctor(
     raise CommandError(ExitCode.WAIT_TIMED_OUT if wait else code, detail, advice)
 
 
+# Load
+
+
+def measure_load(session: CliSession) -> tuple[Load, list[Run]]:
+    """Return the load of the node and its runs that have not ended, the newest first."""
+    client = session.client
+    status = client.status()
+    try:
+        engine = client.engine()
+    except MaoError as error:
+        say(f"The engine's load is not known: {error.detail}")
+        engine = None
+    phases = (RunPhase.RUNNING, RunPhase.QUEUED)
+    active = {phase: list(client.runs.list(phase=phase)) for phase in phases}
+    disk = status.disk
+    load = Load(
+        node=status.node,
+        slots=engine.slots if engine else None,
+        slots_used=engine.running if engine else None,
+        cpus=engine.cpus if engine else None,
+        memory=engine.memory if engine else None,
+        disk_free=disk.free if disk else None,
+        disk_total=disk.total if disk else None,
+        running=len(active[RunPhase.RUNNING]),
+        queued=len(active[RunPhase.QUEUED]),
+        problems=len(status.conditions),
+    )
+    return load, list(chain.from_iterable(active.values()))
+
+
+def top(context: typer.Context, output: OutputOption = None) -> None:
+    """Show the load of this node: slots, memory, disk, and the runs that have not ended."""
+    session = get_session(context, output)
+    load, runs = measure_load(session)
+    if not session.output.for_people:
+        document = load.document() | {"runs": [run.id for run in runs]}
+        session.data(with_kind(LOAD.kind, document), lambda: session.show_one(LOAD, load))
+        return
+    session.show_one(LOAD, load)
+    if runs:
+        write("\n")
+        session.show(ACTIVE_RUN, runs)
+
+
 def add_to(app: App) -> None:
-    """Add the command to the root."""
+    """Add the commands to the root."""
     app.command(epilog=example("maoctl doctor", "maoctl doctor --wait --timeout 60s"))(doctor)
+    app.command(epilog=example("maoctl top", "maoctl top -o json"))(top)

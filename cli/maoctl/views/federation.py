@@ -1,11 +1,12 @@
-"""Tables of nodes and their federation."""
+"""Tables of nodes, their load and their federation."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from maoctl.output import Column, TableView
+from maoctl.output import Column, Document, TableView
 from maoctl.text import one_line, relative, size
 
 if TYPE_CHECKING:
@@ -126,4 +127,49 @@ TRUST: TableView[models.Trust] = TableView(
         Column("SINCE", lambda trust, now: relative(trust.since, now), sort=lambda trust: trust.since),
     ],
     lambda trust: trust.node,
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """A node's load. Sizes in bytes; None where the node does not tell."""
+
+    node: str
+    slots: int | None
+    slots_used: int | None
+    cpus: int | None
+    memory: int | None
+    disk_free: int | None
+    disk_total: int | None
+    running: int
+    queued: int
+    problems: int
+
+    def document(self) -> Document:
+        return asdict(self)
+
+
+def _share(used: int | None, total: int | None) -> str:
+    return "" if total is None else f"{'?' if used is None else used}/{total}"
+
+
+def _disk(load: Load, _now: datetime) -> str:
+    if load.disk_free is None or not load.disk_total:
+        return ""
+    return f"{size(load.disk_free)} free ({100 * load.disk_free // load.disk_total} %)"
+
+
+LOAD: TableView[Load] = TableView(
+    "load",
+    [
+        Column("NODE", lambda load, _: load.node, keep_whole=True),
+        Column("SLOTS", lambda load, _: _share(load.slots_used, load.slots)),
+        Column("RUNNING", lambda load, _: load.running),
+        Column("QUEUED", lambda load, _: load.queued),
+        Column("CPUS", lambda load, _: load.cpus, spare=2),
+        Column("MEMORY", lambda load, _: size(load.memory), sort=lambda load: load.memory, spare=1),
+        Column("DISK", _disk, sort=lambda load: load.disk_free),
+        Column("PROBLEMS", lambda load, _: load.problems),
+    ],
+    lambda load: load.node,
 )
