@@ -15,6 +15,7 @@ from maoctl import records
 from maoctl.arguments import AnyDataset, DatasetArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Format, flatten_facts, print_data, print_facts, say, to_document, write
+from maoctl.progress import working
 from maoctl.session import CliSession, OutputOption, YesOption, example, get_session
 from maoctl.text import plain, size
 from maoctl.tree import App
@@ -209,7 +210,8 @@ def update(
         from mao_shared.models.common import drop_unknown_fields
 
         found = drop_unknown_fields(records.fetch(session.client.datasets, name).record)
-        session.client.datasets.ensure(records.build(Dataset, found.model_dump(mode="json") | changes))
+        with working(f"Cloning {name}"):
+            session.client.datasets.ensure(records.build(Dataset, found.model_dump(mode="json") | changes))
         say(
             f"this node's clone of {name} uses the new remote; on other nodes: maoctl pipeline enrol PIPELINE"
         )

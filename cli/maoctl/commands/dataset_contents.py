@@ -14,6 +14,7 @@ from maoctl.arguments import DatasetArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
 from maoctl.output import say, write
+from maoctl.progress import transfer
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless, short_commit, size
 from maoctl.tree import App
@@ -227,10 +228,11 @@ def _fetch(
     session: CliSession, name: str, path: str | None, ref: str, target: BinaryWriter, packing: str
 ) -> tuple[int, bool]:
     """Download a file, or an archive of a folder. Returns the size in bytes, and True for a file."""
-    if path:
-        try:
-            return session.client.datasets.download(name, path, target, ref=ref), True
-        except InvalidInput as error:
-            if error.code != "path-not-a-file":
-                raise
-    return session.client.datasets.archive(name, target, ref=ref, path=path, packing=packing), False
+    with transfer(f"Downloading {name}", target) as counted:
+        if path:
+            try:
+                return session.client.datasets.download(name, path, counted, ref=ref), True
+            except InvalidInput as error:
+                if error.code != "path-not-a-file":
+                    raise
+        return session.client.datasets.archive(name, counted, ref=ref, path=path, packing=packing), False

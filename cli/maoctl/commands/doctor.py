@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5  # between checks with --wait
 DEFAULT_TIMEOUT = 60.0  # seconds
+LOGS = "See the logs of the node's services."
 CLOCK_TOLERANCE = timedelta(seconds=30)  # half the default start deadline of a schedule
 
 
@@ -43,8 +44,13 @@ class HealthCheck:
     next: str = ""
     degraded: str = ""
 
+    @property
+    def fix(self) -> str:
+        """What to do about it; empty if all is well."""
+        return self.next or (LOGS if not self.ok or self.degraded else "")
+
     def row(self) -> CheckRow:
-        return CheckRow(self.name, self.degraded or ("ok" if self.ok else "failed"), self.detail, self.next)
+        return CheckRow(self.name, self.degraded or ("ok" if self.ok else "failed"), self.detail, self.fix)
 
 
 def health_checks(status: node.NodeStatus, now: datetime) -> list[HealthCheck]:
@@ -145,9 +151,12 @@ def doctor(
     )
     session.show(CHECK, [check.row() for check in checks])
     failed = [check for check in checks if not check.ok]
+    fixes = [(check.name, check.fix) for check in [*failed, *(c for c in checks if c.ok)] if check.fix]
+    advice = fixes[0][1] if len(fixes) == 1 else "\n      ".join(f"{name}: {fix}" for name, fix in fixes)
     if not failed:
+        if advice:
+            say(f"next: {advice}")
         return
-    advice = next((check.next for check in failed if check.next), None)
     code = ExitCode.UNREACHABLE if failed[0].name == "gateway" else ExitCode.FAILED
     detail = f"{len(failed)} of {len(checks)} checks failed."
     raise CommandError(ExitCode.WAIT_TIMED_OUT if wait else code, detail, advice)

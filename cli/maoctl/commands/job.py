@@ -38,7 +38,7 @@ def show(
     if session.output.for_people:
         print_facts(flatten_facts(to_document(found)))
         say("Next times:" if times else f"job/{job} is paused")
-        print_facts(time_facts(times, session.now))
+        print_facts(time_facts(times, session.now, found.timezone))
     elif session.output is Format.NAME:
         session.show_one(JOB, found)
     else:
@@ -102,13 +102,13 @@ def preview(
     count: CountOption = 5,
     output: OutputOption = None,
 ) -> None:
-    """Show the next times of a cron string."""
+    """Show the next times of a cron string, on the clock of its zone."""
     from mao_shared.models.schedule import CronPreview
 
     session = get_session(context, output)
     fields = {"cron": cron, "timezone": timezone, "seconds": seconds, "count": count}
     found = session.client.jobs.preview(records.build(CronPreview, fields))
-    session.data(found, lambda: print_facts(time_facts(found.times, session.now)))
+    session.data(found, lambda: print_facts(time_facts(found.times, session.now, timezone)))
 
 
 @app.command(epilog=example("maoctl job wait daily-3f2a1c --runs 2 --timeout 10m"))

@@ -14,6 +14,7 @@ from maoctl.arguments import AnyPipeline, PipelineArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
 from maoctl.output import say, write
+from maoctl.progress import working
 from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
 from maoctl.text import harmless, harmless_line
 from maoctl.tree import App
@@ -110,7 +111,7 @@ def _create(session: CliSession, fields: dict[str, Any]) -> None:
             )
     names: list[tuple[str, Any]] = [(step.tool, session.client.tools) for step in steps]
     names += [(step.dataset, session.client.datasets) for step in steps]
-    with did_you_mean(*names):
+    with did_you_mean(*names), working("Pulling the images"):
         made = session.client.pipelines.init(wanted)
     session.done(PIPELINE, made, "created; this node is enrolled")
 
@@ -222,7 +223,7 @@ def enrol(
 ) -> None:
     """Enrol this node in a pipeline, or renew the enrolment; pins the tools as they are now."""
     session = get_session(context, output)
-    with did_you_mean((name, session.client.pipelines)):
+    with did_you_mean((name, session.client.pipelines)), working("Pulling the images"):
         enrolment = session.client.enrolments.enrol(name, agree or [])
     session.done(ENROLMENT, enrolment, "enrolled")
 
@@ -284,7 +285,7 @@ def approve(
             f"Invalid revision {revision!r}; use 32 hexadecimal digits.",
             f"See the revision: maoctl pipeline diff {name}",
         )
-    with did_you_mean((name, session.client.pipelines)):
+    with did_you_mean((name, session.client.pipelines)), working("Pulling the images"):
         enrolment = session.client.pipelines.approve(name, revision, agree or [])
     session.done(ENROLMENT, enrolment, "approved")
 

@@ -13,6 +13,7 @@ from maoctl import records
 from maoctl.arguments import AnyTool, ToolArgument, duration_option, parse_pairs
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Format, print_records, say
+from maoctl.progress import working
 from maoctl.session import CliSession, OutputOption, YesOption, example, get_session
 from maoctl.tree import App
 from maoctl.views.registry import TOOL
@@ -301,7 +302,8 @@ def check(
         image = registered.pop("image")
         say(f"checking the image of the registered tool: {image}")
     request = records.build(CheckRequest, merged(registered, fields) | {"image": image})
-    report = session.client.tools.check(request)
+    with working(f"Checking {image}"):
+        report = session.client.tools.check(request)
     session.data(report, lambda: _print_report(session, report))
     if report.compliant:
         return

@@ -12,6 +12,7 @@ from maoctl.arguments import DatasetArgument, NamedDataset, datasets, strip_kind
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import Names, did_you_mean
 from maoctl.output import print_facts, say, write
+from maoctl.progress import working
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line, short_commit
 from maoctl.tree import App
@@ -120,7 +121,8 @@ def run(
     names = [name.strip() for name in branches.split(",") if name.strip()]
     rules = VoteDefinition() if definition is None else read_definition(definition)
     vote = LocalVote(branches=names, definition=rules, base=base, write=write, round_id=round_id)
-    outcome = run_vote(repo, vote)
+    with working("Voting"):
+        outcome = run_vote(repo, vote)
     session.data(outcome, lambda: _print_round(session, outcome.decided))
     commit = short_commit(outcome.decided.commit)
     if outcome.known:
@@ -247,7 +249,7 @@ def audit(
     """Recompute a round, and check that rounds made all commits of ground truth; exit code 1 if not."""
     session = get_session(context, output)
     source, name, round_id = _source(session, names or [], repo, truth)
-    with did_you_mean((name, _datasets(session, repo))):
+    with did_you_mean((name, _datasets(session, repo))), working("Recomputing the round"):
         found = source.audit(name, round_id)
     lines = [
         f"decided     commit {found.commit}  tree {found.tree}",

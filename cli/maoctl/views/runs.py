@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from mao_shared.states import RunPhase, StepPhase
 from maoctl.output import Column, Document, TableView
@@ -211,9 +212,18 @@ SCHEDULE: TableView[models.Schedule] = TableView(
 )
 
 
-def time_facts(times: Iterable[datetime], now: datetime) -> list[tuple[str, str]]:
-    """Return future times, each with how far away it is."""
-    return [(plain(time), relative(time, now)) for time in times]
+def time_facts(times: Iterable[datetime], now: datetime, zone: str) -> list[tuple[str, str]]:
+    """Return future times on the clock of a zone, in UTC if it is not known here; each with how far away."""
+    try:
+        clock: tzinfo = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        clock = UTC
+    return [(_on_clock(time, clock), relative(time, now)) for time in times]
+
+
+def _on_clock(time: datetime, clock: tzinfo) -> str:
+    there = time.astimezone(clock)
+    return f"{plain(time) if there.tzname() == 'UTC' else there.isoformat()} {there:%a}"
 
 
 @dataclass(frozen=True)
