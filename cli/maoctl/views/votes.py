@@ -66,7 +66,7 @@ LIVE_ROUND: TableView[LiveRound] = TableView(
     "round",
     [
         Column("ROUND", lambda found, _: found.id, keep_whole=True),
-        Column("DATASET", lambda found, _: found.dataset, spare=1),
+        Column("DATASET", lambda found, _: found.dataset),
         Column("PHASE", lambda found, _: found.phase),
         Column(
             "SNAPSHOTS",
