@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mao_shared.errors import Conflict, MaoError, NotFound
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mao_shared.clients.gateway_http import Resource
 
 KIND = "kind"
+MAINTAINED = {"dataset": frozenset({"nodes"})}
+"""Fields by kind that change without the operator: a node that enrols is added to its datasets."""
 
 
 class DeclaredKind(Protocol):
@@ -60,6 +62,12 @@ class Wanted:
     @property
     def fields(self) -> Document:
         return self.record.model_dump(mode="json")
+
+    def completed(self, present: Present) -> Wanted:
+        """Return the record with the fields that the node maintains, unless the file gives them."""
+        maintained = MAINTAINED.get(self.kind, frozenset()) - self.record.model_fields_set
+        kept = {name: present.fields[name] for name in sorted(maintained)}
+        return replace(self, record=self.record.model_copy(update=kept)) if kept else self
 
     def is_met_by(self, present: Present) -> bool:
         """True if the node has all that is declared; agreements beyond those declared do not matter."""

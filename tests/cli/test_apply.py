@@ -202,6 +202,22 @@ def test_diff_shows_what_apply_would_change(
     assert writes(node) == []
 
 
+def test_apply_keeps_the_nodes_that_enrolled_in_a_dataset(
+    maoctl: Maoctl, node: RememberingGateway, tmp_path: Path
+) -> None:
+    file = tmp_path / "data.yaml"
+    for text, nodes in (
+        ("", ["node-1"]),
+        (", description: new", ["node-1"]),
+        (", nodes: [node-2]", ["node-2"]),
+    ):
+        file.write_text(f"{{kind: dataset, name: data, master: /srv/git/data.git{text}}}", "utf-8")
+        assert maoctl("apply", "-f", str(file)).code == 0
+        assert node.kept["/registry/datasets"]["data"]["nodes"] == nodes
+        assert maoctl("diff", "-f", str(file)).code == 0
+    assert len(node.called("PUT", "/registry/datasets/data")) == 2
+
+
 def test_diff_of_a_new_record(maoctl: Maoctl, gateway: RememberingGateway, federation_file: Path) -> None:
     shown = maoctl("diff", "-f", str(federation_file))
 

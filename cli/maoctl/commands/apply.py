@@ -87,6 +87,7 @@ def _apply_one(session: CliSession, wanted: Wanted, dry_run: bool) -> str:
         if not dry_run:
             declared.create(session.client, wanted.record)
         return "created"
+    wanted = wanted.completed(present)
     if wanted.is_met_by(present):
         return "unchanged"
     if not dry_run:
@@ -120,6 +121,7 @@ def diff(context: typer.Context, file: FilesOption, output: OutputOption = None)
     changes: list[dict[str, Any]] = []
     for item in plan(read_paths(file)):
         present = KINDS[item.kind].find(session.client, item.name)
+        item = item if present is None else item.completed(present)
         if present is not None and item.is_met_by(present):
             continue
         known = set(item.fields) if present is None else set(present.fields)
