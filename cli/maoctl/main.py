@@ -33,7 +33,7 @@ from .commands import (
 from .exits import CommandError, ExitCode, report_error
 from .output import Format, say, write
 from .session import CliSession, OutputOption, example, get_session
-from .tree import App, verb_first
+from .tree import App, translate_habits
 
 PROGRAM = "maoctl"
 _NOUNS = {
@@ -149,7 +149,7 @@ def run_command(args: Sequence[str], session: CliSession) -> int:
     """Run a command line and return the exit code. Data goes to stdout, everything else to stderr."""
     try:
         result = _command_of(app)(
-            args=verb_first(from_original(args), _NOUNS),
+            args=translate_habits(from_original(args), _NOUNS),
             prog_name=PROGRAM,
             standalone_mode=False,
             obj=session,

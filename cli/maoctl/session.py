@@ -204,18 +204,19 @@ class CliSession:
         if self.shown is None:
             output.print_records(view, chosen, self.output, self.now)
         else:
-            self._show_changes(self.shown, view, chosen)
+            is_full = limit is not None and len(chosen) >= limit  # newer ones take the places of others
+            self._show_changes(self.shown, view, chosen, report_gone=not is_full)
         if "client" in self.__dict__:
             for item in self.client.http.take_unreadable():
                 say(f"{item.name} cannot be read: {item.unreadable}")
                 say(f"next: {item.next}")
 
-    def _show_changes(self, shown: Shown, view: TableView[T], records: list[T]) -> None:
+    def _show_changes(self, shown: Shown, view: TableView[T], records: list[T], *, report_gone: bool) -> None:
         is_first = not shown.documents
         changed, gone = shown.changed(view, records)
         if changed or not is_first:
             shown.widths = output.print_changes(view, changed, self.output, self.now, shown.widths)
-        for name in gone:
+        for name in gone if report_gone else []:
             say(f"{name} is no longer listed")
 
     def show_one(self, view: TableView[T], record: T) -> None:

@@ -26,6 +26,7 @@ F = TypeVar("F", bound=Callable[..., None])
 
 SYNONYMS = (("get", "list", "ls"), ("show", "describe"), ("remove", "rm", "delete"))
 """Verbs that mean the same, as users know them from docker, kubectl and gh."""
+_HABITS = {"logs": ("run", "logs"), "ps": ("run", "list")}
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -77,16 +78,23 @@ class App(typer.Typer):
         super().__init__(**{**defaults, **settings})
 
     def command(
-        self, name: str | None = None, *, lists: bool = False, times: bool = False, **settings: Any
+        self,
+        name: str | None = None,
+        *,
+        lists: bool = False,
+        times: bool = False,
+        watched: bool = True,
+        **settings: Any,
     ) -> Callable[[F], F]:
         """Register a command. `lists`: it prints a list; `times`: of records that have a time.
 
-        Adds `--wide` to all commands with `--output`, and to lists the options of `Listing` and `--watch`.
+        Adds `--wide` to all commands with `--output`, to lists the options of `Listing` and, if they are
+        `watched` on a node, `--watch`.
         """
         register = super().command(name, **settings)
 
         def decorate(function: F) -> F:
-            register(share_options(function, lists, times))
+            register(share_options(function, lists=lists, times=times, watched=lists and watched))
             return function
 
         return decorate
@@ -103,19 +111,23 @@ SortOption = Annotated[
         show_default=False,
     ),
 ]
-WatchOption = Annotated[bool, typer.Option("--watch", help="Then show changes as runs proceed.")]
+WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Then show changes as runs proceed.")]
 SinceOption = Annotated[str | None, typer.Option(help=f"Not before {_TIME_HELP}", show_default=False)]
 UntilOption = Annotated[str | None, typer.Option(help=f"Not after {_TIME_HELP}", show_default=False)]
 
 
-def share_options(function: Callable[..., None], lists: bool, times: bool) -> Callable[..., None]:
+def share_options(
+    function: Callable[..., None], *, lists: bool, times: bool, watched: bool
+) -> Callable[..., None]:
     """Return a command with the shared options; it passes them on as settings of the session."""
     signature = inspect.signature(function, eval_str=True)
     shared: dict[str, tuple[Any, Any]] = {}
     if "output" in signature.parameters:
         shared["wide"] = (WideOption, False)
     if lists:
-        shared |= {"sort_by": (SortOption, None), "watch": (WatchOption, False)}
+        shared["sort_by"] = (SortOption, None)
+    if watched:
+        shared["watch"] = (WatchOption, False)
     if times:
         shared |= {"since": (SinceOption, None), "until": (UntilOption, None)}
     if not shared:
@@ -159,8 +171,15 @@ def _parameter(item: tuple[str, tuple[Any, Any]]) -> inspect.Parameter:
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
-def verb_first(args: Sequence[str], nouns: Iterable[str]) -> list[str]:
-    """Translate `get tools`, `delete tool/x` as kubectl has them; other command lines are unchanged. Pure."""
+def translate_habits(args: Sequence[str], nouns: Iterable[str]) -> list[str]:
+    """Translate what users of kubectl, docker and git type; other command lines are unchanged. Pure.
+
+    `get tools`, `delete tool/x`, `logs RUN`, `ps`, `help tool`.
+    """
+    if args and args[0] in _HABITS:
+        return [*_HABITS[args[0]], *args[1:]]
+    if args and args[0] == "help":
+        return [*args[1:], "--help"]
     known = list(nouns)
     if len(args) < 2 or not any(args[0] in verbs for verbs in SYNONYMS):
         return list(args)

@@ -112,7 +112,7 @@ def test_error_suggests_similar_names(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("tol",), "Did you mean tool?"),
+        (("tol",), "Did you mean tool"),
         (("tool", "get", "--nope"), "--nope"),
         (("tool", "get", "-o", "xml"), "xml"),
         (("pipeline", "create", "x", "--step", "justatool"), "TOOL:DATASET"),

@@ -107,6 +107,19 @@ def test_watch_prints_what_changed(maoctl: Maoctl, gateway: RememberingGateway, 
         assert shown.out.count("---\nkind: run\n") == 3
 
 
+def test_watch_of_a_full_list_says_nothing_of_what_moves_out(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    for items in ([documents.run(OLD)], [documents.run(FAST), documents.run(OLD)]):
+        gateway.answer("GET", "/runs", {"items": items, "cursor": None})
+    gateway.stream("/events", Stream([sse({}, "1")]), Stream([], "close"))
+
+    shown = maoctl("run", "list", "-w", "--limit", "1", "-o", "name")
+
+    assert shown.out.split() == [f"run/{OLD}", f"run/{FAST}"]
+    assert "no longer listed" not in shown.err
+
+
 def test_watch_of_an_empty_list_waits_for_its_heading(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     for items in ([], [documents.run(FAST)]):
         gateway.answer("GET", "/runs", {"items": items, "cursor": None})

@@ -10,7 +10,7 @@ import pytest
 
 from maoctl.build import find_commit
 from maoctl.main import _NOUNS
-from maoctl.tree import SYNONYMS, verb_first
+from maoctl.tree import SYNONYMS, translate_habits
 
 from . import documents
 from .conftest import Maoctl
@@ -91,16 +91,21 @@ def test_synonyms_of_remove(maoctl: Maoctl, gateway: RememberingGateway, verb: s
         ("get nonsense", "get nonsense"),
         ("read tool", "read tool"),
         ("get", "get"),
+        ("help tool", "tool --help"),
+        ("help", "--help"),
+        ("logs 1f3a -f", "run logs 1f3a -f"),
+        ("ps --limit 3", "run list --limit 3"),
+        ("", ""),
     ],
 )
-def test_verb_first(theirs: str, ours: str) -> None:
-    assert verb_first(theirs.split(), _NOUNS) == ours.split()
+def test_translate_habits(theirs: str, ours: str) -> None:
+    assert translate_habits(theirs.split(), _NOUNS) == ours.split()
 
 
 @pytest.mark.parametrize(
     ("words", "suggested"),
     [
-        ("tol", "tool"),
+        ("toool", "tool"),
         ("piplines", "pipeline"),
         ("tool descrbe", "show"),
         ("tool remov x", "remove"),

@@ -77,7 +77,7 @@ def _rows(session: CliSession) -> list[ContextRow]:
     ]
 
 
-@app.command("list", lists=True, epilog=example("maoctl context list"))
+@app.command("list", lists=True, watched=False, epilog=example("maoctl context list"))
 def list_(context: typer.Context, output: OutputOption = None) -> None:
     """List the contexts; * marks the one in use."""
     session = get_session(context, output)
