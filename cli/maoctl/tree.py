@@ -30,25 +30,31 @@ _HABITS = {"logs": ("run", "logs"), "ps": ("run", "list")}
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 
-def find_word(word: str, known: Iterable[str]) -> str | None:
+def find_word(word: str, known: Iterable[str], nouns: Iterable[str] = ()) -> str | None:
     """Return which of the known commands a word means: itself, a synonym, or a noun in the plural."""
     names = list(known)
     same = next((verbs for verbs in SYNONYMS if word in verbs), ())
-    return next((name for name in (word, *same, word.removesuffix("s")) if name in names), None)
+    plural = [noun for noun in nouns if word == f"{noun}s"]
+    return next((name for name in (word, *same, *plural) if name in names), None)
 
 
 class Group(TyperGroup):
     """Group that also knows synonyms of its commands, and suggests only commands that its help shows."""
 
     def get_command(self, ctx: Context, cmd_name: str) -> AnyCommand | None:  # noqa: ARG002
-        name = find_word(cmd_name, self.commands)
+        name = self.find(cmd_name)
         return None if name is None else self.commands[name]
+
+    def find(self, word: str) -> str | None:
+        """Return which command a word means."""
+        nouns = [name for name, command in self.commands.items() if isinstance(command, Group)]
+        return find_word(word, self.commands, nouns)
 
     def resolve_command(
         self, ctx: Context, args: list[str]
     ) -> tuple[str | None, AnyCommand | None, list[str]]:
         word = args[0]
-        name = find_word(word, self.commands)
+        name = self.find(word)
         if name is None and not word.startswith("-") and not ctx.resilient_parsing:
             near = self.similar(word)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -60,7 +66,7 @@ class Group(TyperGroup):
         """Return the visible commands whose name or synonym is similar to a word."""
         visible = [name for name, command in self.commands.items() if not command.hidden]
         known = [*visible, *(verb for verbs in SYNONYMS for verb in verbs), *(f"{name}s" for name in visible)]
-        means = (find_word(near, visible) for near in close_names(word, known))
+        means = (find_word(near, visible, visible) for near in close_names(word, known))
         return list(dict.fromkeys(name for name in means if name))
 
 
@@ -184,7 +190,7 @@ def translate_habits(args: Sequence[str], nouns: Iterable[str]) -> list[str]:
     if len(args) < 2 or not any(args[0] in verbs for verbs in SYNONYMS):
         return list(args)
     noun, slash, _ = args[1].partition("/")
-    found = find_word(noun, known)
+    found = find_word(noun, known, known)
     if found is None:
         return list(args)
     return [found, args[0], *args[1:]] if slash else [found, args[0], *args[2:]]

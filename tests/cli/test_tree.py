@@ -123,6 +123,11 @@ def test_near_misses_suggest_what_help_shows(maoctl: Maoctl, words: str, suggest
     assert f"Did you mean {suggested}?\n" in missed.err
 
 
+@pytest.mark.parametrize("words", ["tool adds", "run waits x", "doctors"])
+def test_only_nouns_have_a_plural(maoctl: Maoctl, words: str) -> None:
+    assert maoctl(*words.split()).code == 2
+
+
 def test_nothing_is_suggested_for_what_is_like_nothing(maoctl: Maoctl) -> None:
     missed = maoctl("tool", "qqqqqq")
     assert "error: No such command 'qqqqqq'.\n" in missed.err

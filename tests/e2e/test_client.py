@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,6 +142,25 @@ def test_client_reads_are_parseable(node: NativeNode, files: Path, path: str) ->
             assert "Traceback" not in err
             if how == "json" and (out or code == ExitCode.OK):
                 check_output(out, how, path)
+
+
+def test_client_watch_shows_a_run_as_it_proceeds(node: NativeNode, files: Path) -> None:
+    watch = [sys.executable, "-m", "maoctl", "run", "list", "--watch", "-o", "json"]
+    environ = {**node.env, "MAO_URL": node.url}
+    with subprocess.Popen(watch, env=environ, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        known = json.loads(watching.stdout.readline())
+        started = node.maoctl("-o", "name", "pipeline", "run", "hourly").stdout.strip()
+        phases = []
+        for line in watching.stdout:
+            run = json.loads(line)
+            assert f"run/{run['id']}" == started != f"run/{known['id']}"
+            phases.append(run["phase"])
+            if run["phase"] == "succeeded":
+                break
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == ExitCode.INTERRUPTED
+    assert "running" in phases
 
 
 def test_client_newest_log_and_names(node: NativeNode, files: Path) -> None:
