@@ -25,6 +25,10 @@ class Listing:
     since: datetime | None = None
     until: datetime | None = None
 
+    @property
+    def has_period(self) -> bool:
+        return self.since is not None or self.until is not None
+
     def select(self, view: TableView[T], records: Iterable[T], now: datetime, limit: int | None) -> list[T]:
         """Return the first `limit` records of the period, in the order asked for. Raises CommandError."""
         chosen = list(islice(self._in_period(view, records), limit))

@@ -76,6 +76,33 @@ def test_period_of_alarms(maoctl: Maoctl, gateway: RememberingGateway, option: s
     assert maoctl("alarm", "get", option, "1h", "-o", "name").out == f"alarm/{chosen}\n"
 
 
+def test_period_of_rounds_reaches_beyond_the_limit(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    counts = {
+        "commit": "c0ffee" * 6 + "abcd",
+        "nodes": 3,
+        "voters": 3,
+        "files": 1,
+        "cells": 2,
+        "conflicts": 0,
+    }
+    rounds = [{"round": f"r{n}", "tick": ago(3600 * n), **counts} for n in range(30)]
+    gateway.answer("GET", "/datasets/data/rounds", {"items": rounds, "cursor": None})
+
+    listed = maoctl("vote", "list", "data", "--until", "24h", "-n", "3", "-o", "name")
+
+    assert listed.out.split() == ["round/r24", "round/r25", "round/r26"]
+
+
+@pytest.mark.parametrize(("since", "shown"), [("1h", 0), ("3h", 1)])
+def test_period_of_series_is_that_of_their_newest_point(
+    maoctl: Maoctl, gateway: RememberingGateway, since: str, shown: int
+) -> None:
+    point = {"time": ago(7200), "value": 1.5, "run": OLD}
+    series = {"pipeline": "daily", "step": "crawl", "metric": "rows", "points": [point]}
+    gateway.answer("GET", "/series", {"items": [series]})
+    assert len(maoctl("series", "get", "--since", since, "-o", "name").out.split()) == shown
+
+
 def test_period_of_invalid_times(maoctl: Maoctl) -> None:
     assert "use a time with a zone" in maoctl("run", "list", "--since", "soon").err
     assert "--since is later than --until" in maoctl("run", "list", "--since", "1h", "--until", "2h").err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +11,14 @@ from mao_shared.errors import InvalidInput
 from maoctl import records
 from maoctl.arguments import alarms, strip_kind, webhooks
 from maoctl.exits import ExitCode
-from maoctl.lookup import uncut
+from maoctl.lookup import Names, did_you_mean, uncut
 from maoctl.output import say, write
 from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
 from maoctl.tree import App
 from maoctl.views import registry
+
+if TYPE_CHECKING:
+    from mao_shared.models import Alarm, WebhookState
 
 app = App(help="Alarms of this node.")
 series_app = App(help="Control metrics of this node.")
@@ -50,7 +53,7 @@ def get(
     """Show the unacknowledged alarms, or one alarm."""
     session = get_session(context, output)
     if alarm is not None:
-        session.describe(registry.ALARM, session.client.alarms.get(_whole_id(session, alarm)))
+        session.describe(registry.ALARM, _alarm(session, alarm))
         return
     session.show(registry.ALARM, session.client.alarms.list(open_only=not all_))
 
@@ -59,11 +62,18 @@ def get(
 def show(context: typer.Context, alarm: AlarmArgument, output: OutputOption = None) -> None:
     """Show the details of an alarm."""
     session = get_session(context, output)
-    session.describe(registry.ALARM, session.client.alarms.get(_whole_id(session, alarm)))
+    session.describe(registry.ALARM, _alarm(session, alarm))
 
 
-def _whole_id(session: CliSession, alarm: str) -> str:
-    return uncut(alarm, lambda: (known.id for known in session.client.alarms.list(open_only=False)))
+def _alarm(session: CliSession, typed: str) -> Alarm:
+    """Return an alarm by its id, also as a table shows it cut. Raises NotFound that suggests similar ids."""
+
+    def ids() -> list[str]:
+        return [known.id for known in session.client.alarms.list(open_only=False)]
+
+    whole = uncut(typed, ids)
+    with did_you_mean((whole, ids)):
+        return session.client.alarms.get(whole)
 
 
 @app.command(epilog=example('maoctl alarm ack ID --note "the source changed its format"'))
@@ -77,9 +87,9 @@ def ack(
 ) -> None:
     """Acknowledge an alarm."""
     session = get_session(context)
-    whole = _whole_id(session, alarm)
-    session.client.alarms.acknowledge(whole, by or getpass.getuser(), note)
-    say(f"alarm/{whole} acknowledged")
+    found = _alarm(session, alarm)
+    session.client.alarms.acknowledge(found.id, by or getpass.getuser(), note)
+    say(f"alarm/{found.id} acknowledged")
 
 
 @series_app.command(
@@ -183,28 +193,41 @@ def get_webhook(
     if name is None:
         session.show(registry.WEBHOOK, session.client.webhooks.list())
     else:
-        session.show_one(registry.WEBHOOK, session.client.webhooks.get(name))
+        session.show_one(registry.WEBHOOK, _webhook(session, name))
 
 
 @webhook_app.command("show", epilog=example("maoctl webhook show lab"))
 def show_webhook(context: typer.Context, name: WebhookArgument, output: OutputOption = None) -> None:
     """Show the details of a webhook."""
     session = get_session(context, output)
-    session.describe(registry.WEBHOOK, session.client.webhooks.get(name))
+    session.describe(registry.WEBHOOK, _webhook(session, name))
+
+
+def _webhook(session: CliSession, name: str) -> WebhookState:
+    with did_you_mean((name, _webhook_names(session))):
+        return session.client.webhooks.get(name)
+
+
+def _webhook_names(session: CliSession) -> Names:
+    return lambda: (webhook.name for webhook in session.client.webhooks.list())
 
 
 @webhook_app.command("remove", epilog=example("maoctl webhook remove lab --yes"))
 def remove_webhook(context: typer.Context, name: WebhookArgument, yes: YesOption = False) -> None:
     """Remove a webhook and its pending deliveries."""
+    session = get_session(context)
     confirm(f"Remove webhook {name}?", yes)
-    get_session(context).client.webhooks.remove(name)
+    with did_you_mean((name, _webhook_names(session))):
+        session.client.webhooks.remove(name)
     say(f"webhook/{name} removed")
 
 
 @webhook_app.command("test", epilog=example("maoctl webhook test lab"))
 def test_webhook(context: typer.Context, name: WebhookArgument) -> None:
     """Send a test message to a webhook; exit code 1 if it is not accepted."""
-    result = get_session(context).client.webhooks.test(name)
+    session = get_session(context)
+    with did_you_mean((name, _webhook_names(session))):
+        result = session.client.webhooks.test(name)
     if not result.delivered:
         say(f"webhook/{name} did not accept the message: {result.error}")
         raise typer.Exit(ExitCode.FAILED)

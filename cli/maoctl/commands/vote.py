@@ -51,6 +51,7 @@ CellOption = Annotated[
         show_default=False,
     ),
 ]
+_MAX_SEARCHED = 10_000  # rounds, for those of a period
 _MAX_SHOWN_COMMITS = 5
 _MAX_WARNED_DATASETS = 10
 LimitOption = Annotated[
@@ -134,7 +135,10 @@ def run(
 
 
 @app.command(
-    "list", lists=True, epilog=example("maoctl vote list sensors", "maoctl vote list --repo data.git")
+    "list",
+    lists=True,
+    times=True,
+    epilog=example("maoctl vote list sensors --since 7d", "maoctl vote list --repo data.git"),
 )
 def list_(
     context: typer.Context,
@@ -148,9 +152,9 @@ def list_(
     session = get_session(context, output)
     source, name = _dataset_source(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
-        found = source.decided(name, limit)
+        found = source.decided(name, _MAX_SEARCHED if session.listing.has_period else limit)
         unattested = source.unattested(name) if found else None
-    session.show(votes.ROUND, found)
+    session.show(votes.ROUND, found, limit)
     if not found:
         _say_no_rounds(name)
     _say_warnings(name, found)

@@ -146,6 +146,7 @@ SERIES: TableView[models.Series] = TableView(
         Column("RUN", lambda series, _: [point.run for point in series.points[-1:]], wide=True),
     ],
     lambda series: f"{series.pipeline}/{series.step}/{series.metric}",
+    lambda series: series.points[-1].time if series.points else None,
 )
 POINT: TableView[models.Point] = TableView(
     "point",

@@ -35,6 +35,7 @@ ROUND: TableView[evidence.RoundSummary] = TableView(
         Column("UNDECIDED", lambda found, _: found.conflicts),
     ],
     lambda found: found.round,
+    lambda found: found.tick,
 )
 DECIDED: TableView[evidence.DecidedRound] = TableView(
     "round",
