@@ -123,7 +123,13 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-@app.command(epilog=example('eval "$(maoctl completion bash)"'))
+@app.command(
+    epilog=example(
+        'eval "$(maoctl completion bash)"    # in ~/.bashrc',
+        'eval "$(maoctl completion zsh)"     # in ~/.zshrc, after compinit',
+        "maoctl completion fish | source     # in ~/.config/fish/config.fish",
+    )
+)
 def completion(context: typer.Context, shell: Annotated[Shell, typer.Argument(help="Shell.")]) -> None:
     """Print the shell completion script."""
     from typer._completion_shared import get_completion_script

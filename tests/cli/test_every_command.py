@@ -164,6 +164,15 @@ def test_commands_without_formats(
 
 
 @pytest.mark.parametrize("path", COMMANDS)
+def test_every_command_has_short_help(maoctl: Maoctl, path: str) -> None:
+    shown = maoctl(*path.split(), "-h")
+
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.startswith(f"Usage: maoctl {path} ")
+    assert maoctl("help", *path.split()).out == shown.out
+
+
+@pytest.mark.parametrize("path", COMMANDS)
 def test_every_command_without_a_node(maoctl: Maoctl, tmp_path: Path, path: str) -> None:
     """Nothing answers: a message and a next step, whatever the command."""
     maoctl.url = "http://127.0.0.1:9"
