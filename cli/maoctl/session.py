@@ -47,8 +47,9 @@ class Config:
 def load_config(environ: Mapping[str, str], url: str | None = None, context: str | None = None) -> Config:
     """Return the gateway's address and token. `url`, `context`: the options `--url` and `--context`.
 
-    The address is that of the first that is given: --url, --context, MAO_URL, MAO_CONTEXT, the current
-    context, this machine's node. A context's own token goes before that of the environment.
+    The address is that of the first that is given: --url, --context, MAO_URL, MAO_CONTEXT, this machine's
+    node at MAO_GATEWAY_PORT, the current context; else this machine's node. A context's own token goes before
+    that of the environment.
 
     Raises CommandError for an invalid address, an unknown context or an unreadable file.
     """
@@ -56,18 +57,23 @@ def load_config(environ: Mapping[str, str], url: str | None = None, context: str
         raise CommandError(ExitCode.USAGE, "--url and --context cannot be combined.", "Omit one of them.")
     if url is None and context is None:
         url = environ.get("MAO_URL") or None
-    chosen = None if url else _find_context(environ, context or environ.get(CONTEXT))
+    chosen = None if url else find_context(environ, context)
     default = f"http://127.0.0.1:{environ.get('MAO_GATEWAY_PORT') or DEFAULT_PORT}"
     address = check_address(url or (chosen.url if chosen else default))
     token = chosen.token if chosen and chosen.token else _token(environ) or _node_token(environ, address)
     return Config(address, token)
 
 
-def _find_context(environ: Mapping[str, str], name: str | None) -> Context | None:
-    """Return the named context, or the current one; None if there is none."""
-    known = read_contexts(environ)
-    wanted = name or known.current
-    return None if wanted is None else known.get(wanted)
+def find_context(environ: Mapping[str, str], name: str | None) -> Context | None:
+    """Return the context to use unless an address is given. `name`: the option `--context`."""
+    wanted = context_name(environ, name)
+    return None if wanted is None else read_contexts(environ).get(wanted)
+
+
+def context_name(environ: Mapping[str, str], name: str | None) -> str | None:
+    """Return the name of the context to use; None for this machine's node."""
+    named = name or environ.get(CONTEXT)
+    return named or (None if environ.get("MAO_GATEWAY_PORT") else read_contexts(environ).current)
 
 
 def check_address(address: str) -> str:

@@ -112,6 +112,8 @@ def test_precedence_of_addresses(tmp_path: Path) -> None:
 
     assert load_config(base).url == "http://a"
     assert load_config({**base, "MAO_CONTEXT": "b"}).url == "http://b"
+    assert load_config({**base, "MAO_GATEWAY_PORT": "81"}).url == "http://127.0.0.1:81"
+    assert load_config({**base, "MAO_GATEWAY_PORT": "81", "MAO_CONTEXT": "b"}).url == "http://b"
     assert load_config({**base, "MAO_CONTEXT": "b", "MAO_URL": "http://c"}).url == "http://c"
     assert load_config({**base, "MAO_URL": "http://c"}, context="b").url == "http://b"
     assert load_config({**base, "MAO_CONTEXT": "b"}, "http://d").url == "http://d"

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from maoctl.arguments import contexts, strip_kind
-from maoctl.contexts import CONTEXT, Context, Contexts, context_file, read_contexts, write_contexts
+from maoctl.contexts import Context, context_file, read_contexts, write_contexts
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Column, Document, TableView, say
 from maoctl.session import (
@@ -19,6 +19,7 @@ from maoctl.session import (
     YesOption,
     check_address,
     confirm,
+    context_name,
     example,
     get_session,
 )
@@ -59,18 +60,16 @@ VIEW: TableView[ContextRow] = TableView(
 )
 
 
-def _current(session: CliSession, known: Contexts) -> str | None:
+def _current(session: CliSession) -> str | None:
     """Return the context that commands use; None if the address comes from elsewhere."""
-    if session.context:
-        return session.context
-    if session.url or session.environ.get("MAO_URL"):
+    if session.url or (session.environ.get("MAO_URL") and not session.context):
         return None
-    return session.environ.get(CONTEXT) or known.current
+    return context_name(session.environ, session.context)
 
 
 def _rows(session: CliSession) -> list[ContextRow]:
     known = read_contexts(session.environ)
-    current = _current(session, known)
+    current = _current(session)
     return [
         ContextRow(name, context.url, name == current, context.token is not None)
         for name, context in sorted(known.by_name.items())
@@ -82,8 +81,9 @@ def list_(context: typer.Context, output: OutputOption = None) -> None:
     """List the contexts; * marks the one in use."""
     session = get_session(context, output)
     session.show(VIEW, _rows(session))
-    if session.environ.get("MAO_URL") and not session.context:
-        say("MAO_URL is set and used in place of the current context")
+    for variable in ("MAO_URL", "MAO_GATEWAY_PORT"):
+        if session.environ.get(variable) and not session.context:
+            say(f"{variable} is set and used in place of the current context")
 
 
 @app.command(epilog=example("maoctl context show", "maoctl context show lab"))
@@ -103,7 +103,7 @@ def show(
     """Show a context."""
     session = get_session(context, output)
     known = read_contexts(session.environ)
-    wanted = name or _current(session, known)
+    wanted = name or _current(session)
     if wanted is None:
         raise CommandError(
             ExitCode.NOT_FOUND,
@@ -168,8 +168,9 @@ def use(context: typer.Context, name: ContextArgument) -> None:
     session = get_session(context)
     write_contexts(session.environ, read_contexts(session.environ).using(name))
     say(f"context/{name} is used from now on")
-    if session.environ.get("MAO_URL"):
-        say("MAO_URL is set and still goes before it")
+    for variable in ("MAO_URL", "MAO_CONTEXT", "MAO_GATEWAY_PORT"):
+        if session.environ.get(variable):
+            say(f"{variable} is set and still goes before it")
 
 
 @app.command(epilog=example("maoctl context remove lab --yes"))
