@@ -12,6 +12,7 @@ import typer
 
 from mao_shared.errors import MaoError
 
+from .contexts import read_contexts
 from .exits import CommandError
 from .session import connect, load_config
 from .text import parse_time
@@ -30,7 +31,8 @@ def completer(list_names: Callable[[MaoClient], Iterable[str]]) -> Callable[[typ
 
     def complete(context: typer.Context, incomplete: str) -> list[str]:
         try:
-            config = load_config(os.environ, context.find_root().params.get("url"))
+            given = context.find_root().params
+            config = load_config(os.environ, given.get("url"), given.get("context_name"))
             with connect(config, timeout=COMPLETION_TIMEOUT, attempts=1) as client:
                 known = islice(list_names(client), MAX_COMPLETIONS)
                 return [name for name in known if name.startswith(incomplete)]
@@ -45,21 +47,46 @@ datasets = completer(lambda client: (dataset.name for dataset in client.datasets
 pipelines = completer(lambda client: (pipeline.name for pipeline in client.pipelines.list()))
 nodes = completer(lambda client: (node.name for node in client.nodes.states()))
 jobs = completer(lambda client: (job.id for job in client.jobs.list()))
+
+
+def contexts(incomplete: str) -> list[str]:
+    """Return the contexts that begin with what was typed."""
+    try:
+        return [name for name in sorted(read_contexts(os.environ).by_name) if name.startswith(incomplete)]
+    except CommandError:
+        return []
+
+
+alarms = completer(lambda client: (alarm.id for alarm in client.alarms.list()))
+webhooks = completer(lambda client: (webhook.name for webhook in client.webhooks.list()))
 runs = completer(lambda client: (run.id for run in client.runs.list()))
 
 
-def strip_kind(kind: str) -> Callable[[str | None], str | None]:
+def strip_kind(*kinds: str) -> Callable[[str | None], str | None]:
     """Return a callback that accepts `run/ID` for `ID`, as `-o name` and messages print it."""
-    return lambda typed: typed.removeprefix(f"{kind}/") if typed else typed
+
+    def strip(typed: str | None) -> str | None:
+        kind, slash, name = (typed or "").partition("/")
+        return name if slash and kind in kinds else typed
+
+    return strip
+
+
+_KINDS = {"pipeline": strip_kind("pipeline", "enrolment")}  # an enrolment is named after its pipeline
 
 
 def _required(kind: str, help_text: str, completer: Callable[[typer.Context, str], list[str]]) -> Any:
-    return typer.Argument(help=help_text, autocompletion=completer, callback=strip_kind(kind))
+    return typer.Argument(
+        help=help_text, autocompletion=completer, callback=_KINDS.get(kind, strip_kind(kind))
+    )
 
 
 def _optional(kind: str, help_text: str, completer: Callable[[typer.Context, str], list[str]]) -> Any:
     return typer.Argument(
-        help=help_text, autocompletion=completer, callback=strip_kind(kind), show_default=False
+        help=help_text,
+        autocompletion=completer,
+        callback=_KINDS.get(kind, strip_kind(kind)),
+        show_default=False,
     )
 
 

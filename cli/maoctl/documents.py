@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,16 +79,16 @@ _RECORD_FORM = (
 )
 
 
-def read_records(text: str) -> Iterator[dict[str, Any]]:
+def read_records(text: str, name: str = "The file") -> Iterator[dict[str, Any]]:
     """Yield the records in a text: documents, lists of records, or objects with `items`.
 
-    Raises CommandError for anything else.
+    `name`: of the file, for messages. Raises CommandError for anything else.
     """
     try:
         documents = read_all(text)
     except DocumentInvalid as error:
         raise CommandError(
-            ExitCode.USAGE, f"The file cannot be read as YAML or JSON: {error}.", "Correct the file."
+            ExitCode.USAGE, f"{name} cannot be read as YAML or JSON: {error}.", "Correct the file."
         ) from error
     for document in documents:
         if isinstance(document, dict) and isinstance(document.get("items"), list):
@@ -97,6 +98,37 @@ def read_records(text: str) -> Iterator[dict[str, Any]]:
                 yield record
             elif document is not None:
                 raise CommandError(ExitCode.USAGE, f"{record!r:.60} is not a record.", _RECORD_FORM)
+
+
+RECORD_FILES = (".yaml", ".yml", ".json")
+
+
+def read_paths(paths: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Yield the records in files, in all YAML and JSON files below folders, and in stdin for `-`.
+
+    Files and folders whose name begins with a dot are skipped. Raises CommandError.
+    """
+    for given in paths:
+        for path in _files(given):
+            try:
+                text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                next_step = "Name a file, a folder, or - for stdin."
+                raise CommandError(ExitCode.USAGE, f"{path} cannot be read: {error}", next_step) from error
+            yield from read_records(text, "stdin" if path == "-" else path)
+
+
+def _files(given: str) -> list[str]:
+    folder = Path(given)
+    if given == "-" or not folder.is_dir():
+        return [given]
+    found = sorted(path for path in folder.rglob("*") if path.suffix in RECORD_FILES and path.is_file())
+    files = [path for path in found if "/." not in f"/{path.relative_to(folder).as_posix()}"]
+    if not files:
+        raise CommandError(
+            ExitCode.USAGE, f"There is no YAML or JSON file below {given}.", "Name another folder or a file."
+        )
+    return [str(path) for path in files]
 
 
 _KIND_BY_FIELD = {"steps": "pipeline", "image": "tool", "master": "dataset", "body": "dataset"}

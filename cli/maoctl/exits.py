@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 from mao_shared import errors
 from mao_shared.errors import MaoError
 
-from .output import say
+from .output import say, write
 
 
 class ExitCode(IntEnum):
@@ -74,9 +74,10 @@ def report_error(error: Exception) -> int:
     if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
         if type(error).__name__ == "NoArgsIsHelpError":
-            say(error.format_message())
-        elif context is not None:
-            _say_error(error.format_message(), None)
+            write(error.format_message() + "\n")
+            return ExitCode.OK
+        if context is not None:
+            _say_error(_usage_detail(error), None)
             say(context.get_usage())
             say(f"next: {context.command_path} --help")
         else:
@@ -86,6 +87,19 @@ def report_error(error: Exception) -> int:
         say("Nothing was changed.")
         return ExitCode.FAILED
     raise error
+
+
+def _usage_detail(error: TyperException) -> str:
+    """Return what is wrong with a command line; for an unknown option, the visible options like it."""
+    option, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
+    if type(error).__name__ != "NoSuchOption" or context is None:
+        return error.format_message()
+    known = {name: getattr(p, "hidden", False) for p in context.command.params for name in p.opts}
+    near = [name for name in getattr(error, "possibilities", None) or () if not known.get(name, False)]
+    globals_ = [name for p in context.find_root().command.params for name in p.opts]
+    if option in globals_:
+        return f"No such option: {option}. It goes before the command: maoctl {option} …"
+    return f"No such option: {option}." + (f" Did you mean {' or '.join(near)}?" if near else "")
 
 
 def _say_error(detail: str, next_step: str | None, more: Sequence[str] = ()) -> None:

@@ -17,6 +17,7 @@ from mao_shared.models.common import STORED
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
 from .exits import CommandError, ExitCode
+from .listing import Shown
 from .lookup import RECENT
 from .output import say
 from .session import CliSession
@@ -158,6 +159,22 @@ def check_succeeded(run: Run) -> None:
         error and error.next
     ) or f"See its steps: maoctl run show {run.id} ; and its log: maoctl run logs {run.id}"
     raise CommandError(ExitCode.RUN_FAILED, f"{detail}: {reason}" if reason else f"{detail}.", next_step)
+
+
+# Lists
+
+
+def watch(session: CliSession, show: Callable[[], None]) -> None:
+    """Show a list, then what changes in it at every event of the node's runs, until the user interrupts."""
+    session.shown = Shown()
+
+    def subscribe(after: str | None) -> Iterator[ServerEvent]:
+        events = session.client.events(after)
+        show()  # after subscribing, so that no change is missed
+        return events
+
+    for _ in resumed(session, subscribe):
+        show()
 
 
 # Jobs

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mao_shared.errors import MaoError, NotFound
+from mao_shared.states import RunPhase
 
 from .exits import CommandError, ExitCode
+from .layout import ELLIPSIS, matches_cut
+from .text import close_names
 
 if TYPE_CHECKING:
     from mao_shared.clients.gateway import MaoClient
@@ -21,14 +23,6 @@ if TYPE_CHECKING:
 RECENT = 1000  # records to search for an abbreviated run id or a similar name
 _FULL_ID = re.compile(r"\d{8}T\d{6}Z-.+-[0-9a-f]{8}")
 _FULL_ID_LENGTH = len("20260131T120000Z-x-01234567")
-
-
-def close_names(typed: str, names: Iterable[str]) -> list[str]:
-    """Return up to three names similar to what was typed, most similar first."""
-    by_folded = {name.casefold(): name for name in names}
-    return [
-        by_folded[match] for match in get_close_matches(typed.casefold(), list(by_folded), n=3, cutoff=0.6)
-    ]
 
 
 Names = Callable[[], Iterable[str]]
@@ -59,6 +53,14 @@ def _hint(name: str, listing: Names | Resource[Any]) -> str:
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
+def uncut(typed: str, names: Names) -> str:
+    """Return the name that a table shows cut like this, if one is; otherwise what was typed."""
+    if ELLIPSIS not in typed:
+        return typed
+    matches = [name for name in names() if matches_cut(typed, name)]
+    return matches[0] if len(matches) == 1 else typed
+
+
 def find_run(client: MaoClient, typed: str) -> Run:
     """Return the run with this id, or the only recent one whose id begins or ends with it."""
     if len(typed) >= _FULL_ID_LENGTH:
@@ -68,6 +70,18 @@ def find_run(client: MaoClient, typed: str) -> Run:
             pass  # it may be a long part of an id
     ids = [run.id for run in islice(client.runs.list(), RECENT)]
     return client.runs.get(matching_id(typed, ids))
+
+
+def newest_run(client: MaoClient, pipeline: str | None) -> Run:
+    """Return the newest run, of a pipeline if it is given, that was not missed. Raises NotFound."""
+    with did_you_mean(*([(pipeline, client.pipelines)] if pipeline else [])):
+        recent = islice(client.runs.list(pipeline=pipeline), RECENT)
+        found = next((run for run in recent if run.phase is not RunPhase.MISSED), None)
+        if found is None:
+            of = f" of the pipeline {pipeline!r}" if pipeline else ""
+            next_step = f"Start one: maoctl pipeline run {pipeline or 'NAME'}"
+            raise NotFound(f"There is no run{of} with logs.", next=next_step)
+        return found
 
 
 @contextmanager
@@ -95,8 +109,11 @@ def other_nodes_run(client: MaoClient, typed: str) -> Iterator[None]:
 
 
 def matching_id(typed: str, ids: list[str]) -> str:
-    """Return the only id that begins or ends with what was typed. Raises CommandError for none or several."""
-    matches = [typed] if typed in ids else [i for i in ids if i.startswith(typed) or i.endswith(typed)]
+    """Return the only id that begins or ends with what was typed, or that a table shows cut like this.
+
+    Raises CommandError for none or several.
+    """
+    matches = [typed] if typed in ids else [i for i in ids if _is_part(typed, i)]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -107,3 +124,7 @@ def matching_id(typed: str, ids: list[str]) -> str:
     near = close_names(typed, ids)
     hint = f"Did you mean {near[0]}?" if near else "See `maoctl run list`."
     raise CommandError(ExitCode.NOT_FOUND, f"There is no run {typed!r}.", hint)
+
+
+def _is_part(typed: str, run_id: str) -> bool:
+    return run_id.startswith(typed) or run_id.endswith(typed) or matches_cut(typed, run_id)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mao_shared.errors import Conflict, InvalidInput, MaoError, PreconditionFailed, RecordUnreadable
 
-from .lookup import did_you_mean
+from .lookup import did_you_mean, uncut
 from .output import TableView, say
 from .session import CliSession, confirm
 
@@ -41,8 +41,10 @@ def build(model: type[R], fields: dict[str, Any]) -> R:
 
 def fetch(resource: Resource[R], name: str) -> Versioned[R]:
     """Return a record with its revision. Raises NotFound that suggests similar names."""
-    with did_you_mean((name, resource)):
-        return resource.get(name)
+    key = resource.model.key_field or "name"
+    whole = uncut(name, lambda: (str(getattr(record, key)) for record in resource.list()))
+    with did_you_mean((whole, resource)):
+        return resource.get(whole)
 
 
 def get(session: CliSession, resource: Resource[R], view: TableView[R], name: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,8 +19,10 @@ import typer
 from mao_shared.clock import Clock, SystemClock
 
 from . import output
+from .contexts import CONTEXT, Context, read_contexts
 from .exits import CommandError, ExitCode
-from .output import Format, TableView, say, to_document
+from .listing import Listing, Shown
+from .output import Format, TableView, say, to_document, with_kind
 from .text import span
 
 if TYPE_CHECKING:
@@ -41,13 +44,40 @@ class Config:
     token: str | None = field(default=None, repr=False)
 
 
-def load_config(environ: Mapping[str, str], url: str | None = None) -> Config:
-    """Return the gateway's address and token. `url`: the option `--url`.
+def load_config(environ: Mapping[str, str], url: str | None = None, context: str | None = None) -> Config:
+    """Return the gateway's address and token. `url`, `context`: the options `--url` and `--context`.
 
-    Raises CommandError for an invalid address or an unreadable token file.
+    The address is that of the first that is given: --url, --context, MAO_URL, MAO_CONTEXT, this machine's
+    node at MAO_GATEWAY_PORT, the current context; else this machine's node. A context's own token goes before
+    that of the environment.
+
+    Raises CommandError for an invalid address, an unknown context or an unreadable file.
     """
+    if url and context:
+        raise CommandError(ExitCode.USAGE, "--url and --context cannot be combined.", "Omit one of them.")
+    if url is None and context is None:
+        url = environ.get("MAO_URL") or None
+    chosen = None if url else find_context(environ, context)
     default = f"http://127.0.0.1:{environ.get('MAO_GATEWAY_PORT') or DEFAULT_PORT}"
-    address = url or environ.get("MAO_URL") or default
+    address = check_address(url or (chosen.url if chosen else default))
+    token = chosen.token if chosen and chosen.token else _token(environ) or _node_token(environ, address)
+    return Config(address, token)
+
+
+def find_context(environ: Mapping[str, str], name: str | None) -> Context | None:
+    """Return the context to use unless an address is given. `name`: the option `--context`."""
+    wanted = context_name(environ, name)
+    return None if wanted is None else read_contexts(environ).get(wanted)
+
+
+def context_name(environ: Mapping[str, str], name: str | None) -> str | None:
+    """Return the name of the context to use; None for this machine's node."""
+    named = name or environ.get(CONTEXT)
+    return named or (None if environ.get("MAO_GATEWAY_PORT") else read_contexts(environ).current)
+
+
+def check_address(address: str) -> str:
+    """Return a gateway's address without a trailing slash. Raises CommandError if it is invalid."""
     try:
         parts = urlsplit(address)
         is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -59,8 +89,7 @@ def load_config(environ: Mapping[str, str], url: str | None = None) -> Config:
             f"Invalid gateway address {address!r}.",
             "Use an address like http://127.0.0.1:8080 in --url or MAO_URL.",
         )
-    address = address.rstrip("/")
-    return Config(address, _token(environ) or _node_token(environ, address))
+    return address.rstrip("/")
 
 
 def _token(environ: Mapping[str, str]) -> str | None:
@@ -139,12 +168,15 @@ class CliSession:
     clock: Clock = field(default_factory=SystemClock)
     pause: Callable[[float], None] = time.sleep
     url: str | None = None  # option --url
+    context: str | None = None  # option --context
     output: Format = Format.TABLE
+    listing: Listing = field(default_factory=Listing)
+    shown: Shown | None = None  # with --watch
     is_stale: bool = False  # whether a response was made of copies, since the federation does not answer
 
     @cached_property
     def config(self) -> Config:
-        return load_config(self.environ, self.url)
+        return load_config(self.environ, self.url, self.context)
 
     @cached_property
     def client(self) -> MaoClient:
@@ -169,13 +201,29 @@ class CliSession:
         if "client" in self.__dict__:
             self.client.close()
 
-    def show(self, view: TableView[T], records: Iterable[T]) -> None:
-        """Print a list of records, and on stderr the listed records that cannot be read."""
-        output.print_records(view, list(records), self.output, self.now)
+    def show(self, view: TableView[T], records: Iterable[T], limit: int | None = None) -> None:
+        """Print the first `limit` records in the order and period of the options; with --watch what changed.
+
+        Says on stderr which listed records cannot be read.
+        """
+        chosen = self.listing.select(view, records, self.now, limit)
+        if self.shown is None:
+            output.print_records(view, chosen, self.output, self.now)
+        else:
+            is_full = limit is not None and len(chosen) >= limit  # newer ones take the places of others
+            self._show_changes(self.shown, view, chosen, report_gone=not is_full)
         if "client" in self.__dict__:
             for item in self.client.http.take_unreadable():
                 say(f"{item.name} cannot be read: {item.unreadable}")
                 say(f"next: {item.next}")
+
+    def _show_changes(self, shown: Shown, view: TableView[T], records: list[T], *, report_gone: bool) -> None:
+        is_first = not shown.documents
+        changed, gone = shown.changed(view, records)
+        if changed or not is_first:
+            shown.widths = output.print_changes(view, changed, self.output, self.now, shown.widths)
+        for name in gone if report_gone else []:
+            say(f"{name} is no longer listed")
 
     def show_one(self, view: TableView[T], record: T) -> None:
         output.print_record(view, record, self.output, self.now)
@@ -194,10 +242,16 @@ class CliSession:
             self.show_one(view, record)
 
     def data(self, data: Any, otherwise: Callable[[], None]) -> None:
-        """Print a record or plain data with -o json or yaml; otherwise call `otherwise` to print it."""
+        """Print a record or plain data with -o json or yaml; otherwise call `otherwise` to print it.
+
+        The kind of a record without a table is named after its class: `pipeline-diff`.
+        """
         how = self.output
-        if how in (Format.JSON, Format.YAML):
-            output.print_data(data if isinstance(data, dict | list) else to_document(data), how)
+        if how in (Format.JSON, Format.YAML) and isinstance(data, dict | list):
+            output.print_data(data, how)
+        elif how in (Format.JSON, Format.YAML):
+            kind = re.sub("(?<=[a-z])(?=[A-Z])", "-", type(data).__name__).lower()
+            output.print_data(with_kind(kind, to_document(data)), how)
         else:
             otherwise()
 

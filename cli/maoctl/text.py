@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import Any
 
 # C0 except tab and newline, DEL, C1, and bidirectional formatting: each can make a terminal display
@@ -122,3 +124,11 @@ def plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={plain(item)}" for key, item in value.items())
     return str(value)
+
+
+def close_names(typed: str, names: Iterable[str]) -> list[str]:
+    """Return up to three names similar to what was typed, most similar first."""
+    by_folded = {name.casefold(): name for name in names}
+    return [
+        by_folded[match] for match in get_close_matches(typed.casefold(), list(by_folded), n=3, cutoff=0.6)
+    ]

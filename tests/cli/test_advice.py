@@ -102,7 +102,7 @@ def test_reason_refused_unknown_command_or_option(text: str) -> None:
     [
         "Run 'maoctl doctor', or try again.",
         "maoctl {} get {} --not-known-before-it-is-filled-in",
-        "maoctl runs logs {} -f --node=NODE; nothing else",
+        "maoctl run logs {} -f --node=NODE; nothing else",
         "maoctl -o json tool get",
         "maoctl dataset cat NAME a.b --ref main.",
     ],

@@ -102,6 +102,27 @@ def test_doctor_lists_every_condition_and_fails_for_failed_ones(
     assert re.search(rf"^{name} of/this +{state} +It is away\. +Look\.", result.out, re.MULTILINE)
 
 
+def test_doctor_says_the_fix_of_each_fault(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    conditions = [
+        condition("engine", next="'docker info' shows why."),
+        condition("disk", next=""),
+        condition("remote", "data", "degraded", next="maoctl dataset push data"),
+    ]
+    gateway.answer("GET", "/status", status(conditions=conditions))
+
+    result = maoctl("doctor")
+
+    assert result.code == 1
+    assert result.err == (
+        "error: 2 of 9 checks failed.\n"
+        "next: engine: 'docker info' shows why.\n"
+        "      disk: See the logs of the node's services.\n"
+        "      remote data: maoctl dataset push data\n"
+    )
+    gateway.answers["GET", "/status"] = [(200, status(conditions=conditions[2:]))]
+    assert maoctl("doctor").err == "next: maoctl dataset push data\n"
+
+
 def test_doctor_wait_repeats_until_all_is_well(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     for _ in range(3):
         gateway.answer("GET", "/status", status(SICK))
@@ -132,15 +153,17 @@ def test_doctor_without_a_gateway(maoctl: Maoctl) -> None:
 def test_version_of_client_and_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/status", status())
 
-    assert maoctl("version").out == "client 0.1.0\nnode 0.1.0\n"
+    maoctl.environ["MAO_COMMIT"] = "c0ffee"
+    assert maoctl("version").out == "client 0.1.0\ncommit c0ffee\nnode 0.1.0\n"
 
 
 def test_version_without_a_node(maoctl: Maoctl) -> None:
     maoctl.url = "http://127.0.0.1:9"
+    maoctl.environ["MAO_COMMIT"] = "c0ffee"
 
     result = maoctl("version")
 
-    assert (result.code, result.out) == (0, "client 0.1.0\nnode -\n")
+    assert (result.code, result.out) == (0, "client 0.1.0\ncommit c0ffee\nnode -\n")
     assert "is not known" in result.err
 
 

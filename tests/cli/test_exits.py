@@ -84,12 +84,18 @@ def test_error_names_one_refused_field_once(maoctl: Maoctl, gateway: Remembering
     assert "/docs" not in second
 
 
+WEBHOOK = {"name": "lab", "url": "https://lab.example.org", "created_at": documents.ago(9)}
+
+
 @pytest.mark.parametrize(
     ("args", "listing", "known", "meant"),
     [
         (("tool", "get", "crawlr"), "/registry/tools", documents.tool("crawler"), "crawler"),
         (("dataset", "remove", "Data1", "--yes"), "/registry/datasets", documents.dataset("data"), "data"),
         (("pipeline", "run", "dayly"), "/registry/pipelines", documents.pipeline("daily"), "daily"),
+        (("webhook", "show", "lb"), "/webhooks", WEBHOOK, "lab"),
+        (("webhook", "rm", "lba", "--yes"), "/webhooks", WEBHOOK, "lab"),
+        (("webhook", "test", "Lab"), "/webhooks", WEBHOOK, "lab"),
         (("node", "show", "node1"), "/federation/nodes", documents.node("node-1"), "node-1"),
     ],
 )
@@ -112,7 +118,7 @@ def test_error_suggests_similar_names(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("tol",), "Did you mean 'tool'"),
+        (("tol",), "Did you mean tool"),
         (("tool", "get", "--nope"), "--nope"),
         (("tool", "get", "-o", "xml"), "xml"),
         (("pipeline", "create", "x", "--step", "justatool"), "TOOL:DATASET"),

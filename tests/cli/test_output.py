@@ -99,8 +99,9 @@ def test_json_option_before_and_after_the_command(
     options = ("-o", "json")
     args = (*options, "tool", "get") if place == "before" else ("tool", "get", *options)
 
-    assert json.loads(maoctl(*args).out) == [documents.tool("crawler"), documents.tool("summary")]
-    assert json.loads(maoctl("tools", "list", "crawler", *options).out) == documents.tool("crawler")
+    crawler, summary = ({"kind": "tool", **documents.tool(name)} for name in ("crawler", "summary"))
+    assert json.loads(maoctl(*args).out) == [crawler, summary]
+    assert json.loads(maoctl("tools", "list", "crawler", *options).out) == crawler
 
 
 def test_yaml_and_name_output(maoctl: Maoctl, gateway: RememberingGateway) -> None:
@@ -180,16 +181,44 @@ def test_cat_escapes_control_characters_on_a_terminal(
     assert gateway.calls[0].query == {"ref": "ground-truth", "path": "results.csv"}
 
 
-def test_table_keeps_ids_whole_on_a_narrow_terminal(
+def test_ids_cut_by_a_table_are_accepted(
     maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("COLUMNS", "50")
     run_id = f"20260131T115900Z-{'p' * 63}-0a1b2c3d"
-    gateway.keep("/runs", documents.run(run_id), key="id")
+    gateway.keep("/runs", documents.run(run_id), documents.run(), key="id")
 
     maoctl("run", "list")
 
-    assert run_id in terminal.shown
+    shown = terminal.shown.splitlines()[1].split()[0]
+    assert shown != run_id
+    assert shown.endswith("-0a1b2c3d")
+    maoctl("run", "get", shown, "-o", "name")
+    assert terminal.shown.splitlines()[-1] == f"run/{run_id}"
+
+
+@pytest.mark.parametrize("noun", ["tool", "job", "alarm"])
+def test_names_cut_by_a_table_are_accepted(
+    maoctl: Maoctl,
+    gateway: RememberingGateway,
+    terminal: Terminal,
+    monkeypatch: pytest.MonkeyPatch,
+    noun: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    name = f"air-quality-{'x' * 40}-2026"
+    alarm = {"id": name, "kind": "spike", "node": "n", "raised_at": ago(9), "detail": "d"}
+    gateway.keep("/registry/tools", documents.tool(name), documents.tool("other"))
+    gateway.keep("/jobs", documents.job(name), documents.job(), key="id")
+    gateway.keep("/alarms", alarm, alarm | {"id": "other"}, key="id")
+
+    maoctl(noun, "list")
+
+    shown = terminal.shown.splitlines()[1].split()[0]
+    assert "…" in shown
+    monkeypatch.setenv("COLUMNS", "200")
+    maoctl(noun, "get", shown, "-o", "name")
+    assert terminal.shown.splitlines()[-1].endswith(name)
 
 
 def test_cat_outside_a_terminal_keeps_every_byte(maoctl: Maoctl, gateway: RememberingGateway) -> None:
@@ -253,7 +282,10 @@ def test_json_output_keeps_fields_of_a_newer_node(
     else:
         gateway.answer("POST" if "push" in words else "GET", path, sent)
 
-    assert json.loads(maoctl(*words.split(), "-o", "json").out) == sent
+    shown = json.loads(maoctl(*words.split(), "-o", "json").out)
+    kind = shown.pop("kind", None)
+    assert shown == sent
+    assert kind == ("dataset-status" if "push" in words else words.split()[0])
 
 
 def test_json_output_adds_no_fields_to_those_of_an_older_node(
@@ -262,7 +294,7 @@ def test_json_output_adds_no_fields_to_those_of_an_older_node(
     sent = {"name": "crawler", "author": "A. Scientist", "image": "lab/crawler:1.4"}
     gateway.answer("GET", "/registry/tools/crawler", sent)
 
-    assert json.loads(maoctl("tool", "get", "crawler", "-o", "json").out) == sent
+    assert json.loads(maoctl("tool", "get", "crawler", "-o", "json").out) == {"kind": "tool", **sent}
 
 
 def test_list_item_that_is_no_record_is_reported(maoctl: Maoctl, gateway: RememberingGateway) -> None:
@@ -281,4 +313,5 @@ def test_words_of_a_newer_node_are_shown(maoctl: Maoctl, gateway: RememberingGat
     gateway.answer("POST", "/tools/check", report)
 
     assert "new-rule" in maoctl("tool", "check", "lab/x:1").out
-    assert json.loads(maoctl("tool", "check", "lab/x:1", "-o", "json").out) == report
+    shown = json.loads(maoctl("tool", "check", "lab/x:1", "-o", "json").out)
+    assert shown == {"kind": "check-report", **report}

@@ -302,7 +302,18 @@ def test_job_preview_shows_times(maoctl: Maoctl, gateway: RememberingGateway) ->
 
     out = maoctl("job", "preview", "15 12 * * *", "--timezone", "Europe/Zurich", "-n", "2").out
 
-    assert out == "2026-01-31T12:15:00Z  in 15m\n2026-02-02T12:15:00Z  in 2d\n"
+    assert out == "2026-01-31T13:15:00+01:00 Sat  in 15m\n2026-02-02T13:15:00+01:00 Mon  in 2d\n"
+    assert maoctl("job", "preview", "15 12 * * *").out.startswith("2026-01-31T12:15:00Z Sat  in 15m\n")
+    assert maoctl("job", "preview", "@daily", "--timezone", "Not/Known").out.startswith(
+        "2026-01-31T12:15:00Z "
+    )
+    across = {"times": ["2026-03-28T01:30:00Z", "2026-03-29T01:30:00Z"]}
+    gateway.answers["POST", "/cron/preview"] = [(200, across)]
+    zoned = maoctl("job", "preview", "@daily", "--timezone", "Europe/Zurich").out
+    assert [line.split()[0] for line in zoned.splitlines()] == [
+        "2026-03-28T02:30:00+01:00",
+        "2026-03-29T03:30:00+02:00",
+    ]
     assert gateway.calls[0].body["timezone"] == "Europe/Zurich"
 
 
@@ -459,6 +470,6 @@ def test_job_show_prints_the_next_times(maoctl: Maoctl, gateway: RememberingGate
     shown = maoctl("job", "show", "daily-3f2a1c")
     document = json.loads(maoctl("job", "show", "daily-3f2a1c", "-o", "json").out)
 
-    assert "2026-02-01T02:30:00Z  in 14h" in shown.out
-    assert document == documents.job() | {"next_times": ["2026-02-01T02:30:00Z"]}
+    assert "2026-02-01T02:30:00Z Sun  in 14h" in shown.out
+    assert document == {"kind": "job"} | documents.job() | {"next_times": ["2026-02-01T02:30:00Z"]}
     assert maoctl("job", "show", "daily-3f2a1c", "-o", "name").out == "job/daily-3f2a1c\n"

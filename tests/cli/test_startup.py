@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from typing import Any
 import pytest
 import typer
 
+from maoctl.contexts import Context, Contexts, write_contexts
 from maoctl.exits import CommandError
 from maoctl.main import app
 from maoctl.session import load_config
 from tests.support.users import NOBODY, as_user, needs_root
 
 from . import documents
+from .conftest import Maoctl
 from .gateways import RememberingGateway
 
 HEAVY = ("fastapi", "starlette", "uvicorn", "grpc", "aetcd", "docker", "pygit2")
@@ -63,25 +66,49 @@ def test_every_command_has_help_and_an_example(path: tuple[str, ...], command: A
         assert f"maoctl {' '.join(path)}" in command.epilog
 
 
-def complete(words: str, url: str) -> list[str]:
-    """Return the completions that bash would offer."""
+def complete(words: str, url: str, shell: str = "bash") -> list[str]:
+    """Return the completions that a shell would offer."""
     environ = {
-        "_MAOCTL_COMPLETE": "complete_bash",
+        "_MAOCTL_COMPLETE": f"complete_{shell}",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
+        "_TYPER_COMPLETE_ARGS": words,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
     command = [sys.executable, "-m", "maoctl"]
     environ |= {**os.environ, "MAO_URL": url}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    return done.stdout.split()
+    return re.findall(r"[\w-]+", done.stdout)
 
 
-def test_completion_of_names(gateway: RememberingGateway, url: str) -> None:
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_of_names(gateway: RememberingGateway, url: str, shell: str) -> None:
     gateway.keep("/registry/tools", documents.tool("crawler"), documents.tool("summary"))
 
-    assert complete("maoctl tool show cr", url) == ["crawler"]
-    assert "pipeline" in complete("maoctl pi", url)
+    for verb in ("show", "describe", "rm"):
+        shown = complete(f"maoctl tool {verb} cr", url, shell)
+        assert "crawler" in shown
+        assert "summary" not in shown
+    assert "pipeline" in complete("maoctl pi", url, shell)
+    assert "describe" not in complete("maoctl tool ", url, shell)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(maoctl: Maoctl, shell: str) -> None:
+    script = maoctl("completion", shell).out
+    assert "_MAOCTL_COMPLETE" in script
+    assert f"complete_{shell}" in script
+
+
+def test_completion_of_contexts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAOCTL_CONFIG", str(tmp_path / "contexts.json"))
+    write_contexts(os.environ, Contexts({"lab": Context("http://x"), "away": Context("http://y")}))
+
+    assert complete("maoctl context use la", "") == ["lab"]
+    assert complete("maoctl --context aw", "") == ["away"]
+    (tmp_path / "contexts.json").write_text("[", "utf-8")
+    assert complete("maoctl context use la", "") == []
 
 
 def test_completion_without_a_node_is_silent() -> None:

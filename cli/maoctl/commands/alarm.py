@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 import getpass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mao_shared.errors import InvalidInput
 from maoctl import records
+from maoctl.arguments import alarms, strip_kind, webhooks
 from maoctl.exits import ExitCode
+from maoctl.lookup import Names, did_you_mean, uncut
 from maoctl.output import say, write
-from maoctl.session import OutputOption, YesOption, confirm, example, get_session
+from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
+from maoctl.tree import App
 from maoctl.views import registry
 
-app = typer.Typer(help="Alarms of this node.", no_args_is_help=True, rich_markup_mode=None)
-series_app = typer.Typer(help="Control metrics of this node.", no_args_is_help=True, rich_markup_mode=None)
-webhook_app = typer.Typer(
-    help="Addresses that alarms are sent to.", no_args_is_help=True, rich_markup_mode=None
+if TYPE_CHECKING:
+    from mao_shared.models import Alarm, WebhookState
+
+app = App(help="Alarms of this node.")
+series_app = App(help="Control metrics of this node.")
+webhook_app = App(help="Addresses that alarms are sent to.")
+
+AlarmArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="Id of the alarm.", autocompletion=alarms, callback=strip_kind("alarm")
+    ),
+]
+
+
+@app.command(
+    "get", lists=True, times=True, epilog=example("maoctl alarm get", "maoctl alarm get --all -o json")
 )
-
-AlarmArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of the alarm.")]
-
-
-@app.command("get", epilog=example("maoctl alarm get", "maoctl alarm get --all -o json"))
-@app.command("list", hidden=True)
 def get(
     context: typer.Context,
     alarm: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Id of the alarm [default: all].", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[ID]",
+            help="Id of the alarm [default: all].",
+            show_default=False,
+            autocompletion=alarms,
+            callback=strip_kind("alarm"),
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Include acknowledged alarms.")] = False,
     output: OutputOption = None,
@@ -36,9 +53,27 @@ def get(
     """Show the unacknowledged alarms, or one alarm."""
     session = get_session(context, output)
     if alarm is not None:
-        session.describe(registry.ALARM, session.client.alarms.get(alarm))
+        session.describe(registry.ALARM, _alarm(session, alarm))
         return
     session.show(registry.ALARM, session.client.alarms.list(open_only=not all_))
+
+
+@app.command(epilog=example("maoctl alarm show ID"))
+def show(context: typer.Context, alarm: AlarmArgument, output: OutputOption = None) -> None:
+    """Show the details of an alarm."""
+    session = get_session(context, output)
+    session.describe(registry.ALARM, _alarm(session, alarm))
+
+
+def _alarm(session: CliSession, typed: str) -> Alarm:
+    """Return an alarm by its id, also as a table shows it cut. Raises NotFound that suggests similar ids."""
+
+    def ids() -> list[str]:
+        return [known.id for known in session.client.alarms.list(open_only=False)]
+
+    whole = uncut(typed, ids)
+    with did_you_mean((whole, ids)):
+        return session.client.alarms.get(whole)
 
 
 @app.command(epilog=example('maoctl alarm ack ID --note "the source changed its format"'))
@@ -51,16 +86,25 @@ def ack(
     ] = None,
 ) -> None:
     """Acknowledge an alarm."""
-    get_session(context).client.alarms.acknowledge(alarm, by or getpass.getuser(), note)
-    say(f"alarm/{alarm} acknowledged")
+    session = get_session(context)
+    found = _alarm(session, alarm)
+    session.client.alarms.acknowledge(found.id, by or getpass.getuser(), note)
+    say(f"alarm/{found.id} acknowledged")
 
 
-@series_app.command("get", epilog=example("maoctl series get", "maoctl series get crawl collect images"))
-@series_app.command("list", hidden=True)
+@series_app.command(
+    "get",
+    lists=True,
+    times=True,
+    epilog=example("maoctl series get", "maoctl series get crawl collect images --since 7d"),
+)
 def get_series(
     context: typer.Context,
     pipeline: Annotated[
-        str | None, typer.Argument(help="Pipeline [default: list all metrics].", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Pipeline, or PIPELINE/STEP/METRIC [default: list all metrics].", show_default=False
+        ),
     ] = None,
     step: Annotated[str | None, typer.Argument(help="Step of the pipeline.", show_default=False)] = None,
     metric: Annotated[
@@ -73,25 +117,47 @@ def get_series(
     if pipeline is None:
         session.show(registry.SERIES, session.client.alarms.all_series())
         return
-    if step is None or metric is None:
+    names = [*pipeline.removeprefix("series/").split("/"), *filter(None, (step, metric))]
+    if len(names) != 3:
         raise InvalidInput(
             "A series is named by three arguments: PIPELINE STEP METRIC.",
             code="usage",
             next="List all series: maoctl series get",
         )
-    series = session.client.alarms.series(pipeline, step, metric)
+    series = session.client.alarms.series(*names)
     session.show(registry.POINT, series.points)
+
+
+@series_app.command("show", epilog=example("maoctl series show crawl/collect/images"))
+def show_series(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="PIPELINE/STEP/METRIC.", callback=strip_kind("series"))],
+    output: OutputOption = None,
+) -> None:
+    """Show a control metric with its details and points."""
+    session = get_session(context, output)
+    names = name.split("/")
+    if len(names) != 3:
+        raise InvalidInput(
+            f"{name!r} does not name a series; write PIPELINE/STEP/METRIC.",
+            code="usage",
+            next="List all series: maoctl series get",
+        )
+    session.describe(registry.SERIES, session.client.alarms.series(*names))
 
 
 # Webhooks
 
-NameArgument = Annotated[str, typer.Argument(help="Name of the webhook.")]
+WebhookArgument = Annotated[
+    str,
+    typer.Argument(help="Name of the webhook.", autocompletion=webhooks, callback=strip_kind("webhook")),
+]
 
 
 @webhook_app.command("add", epilog=example("maoctl webhook add lab https://lab.example.org/alarms"))
 def add_webhook(
     context: typer.Context,
-    name: NameArgument,
+    name: Annotated[str, typer.Argument(help="Name of the webhook.")],
     url: Annotated[str, typer.Argument(help="http:// or https:// address.")],
     secret_file: Annotated[
         typer.FileText | None,
@@ -108,12 +174,17 @@ def add_webhook(
     write((made.secret or "") + "\n")
 
 
-@webhook_app.command("get", epilog=example("maoctl webhook get"))
-@webhook_app.command("list", hidden=True)
+@webhook_app.command("get", lists=True, epilog=example("maoctl webhook get"))
 def get_webhook(
     context: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(help="Name of the webhook [default: all].", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Name of the webhook [default: all].",
+            show_default=False,
+            autocompletion=webhooks,
+            callback=strip_kind("webhook"),
+        ),
     ] = None,
     output: OutputOption = None,
 ) -> None:
@@ -122,21 +193,41 @@ def get_webhook(
     if name is None:
         session.show(registry.WEBHOOK, session.client.webhooks.list())
     else:
-        session.show_one(registry.WEBHOOK, session.client.webhooks.get(name))
+        session.show_one(registry.WEBHOOK, _webhook(session, name))
+
+
+@webhook_app.command("show", epilog=example("maoctl webhook show lab"))
+def show_webhook(context: typer.Context, name: WebhookArgument, output: OutputOption = None) -> None:
+    """Show the details of a webhook."""
+    session = get_session(context, output)
+    session.describe(registry.WEBHOOK, _webhook(session, name))
+
+
+def _webhook(session: CliSession, name: str) -> WebhookState:
+    with did_you_mean((name, _webhook_names(session))):
+        return session.client.webhooks.get(name)
+
+
+def _webhook_names(session: CliSession) -> Names:
+    return lambda: (webhook.name for webhook in session.client.webhooks.list())
 
 
 @webhook_app.command("remove", epilog=example("maoctl webhook remove lab --yes"))
-def remove_webhook(context: typer.Context, name: NameArgument, yes: YesOption = False) -> None:
+def remove_webhook(context: typer.Context, name: WebhookArgument, yes: YesOption = False) -> None:
     """Remove a webhook and its pending deliveries."""
+    session = get_session(context)
     confirm(f"Remove webhook {name}?", yes)
-    get_session(context).client.webhooks.remove(name)
+    with did_you_mean((name, _webhook_names(session))):
+        session.client.webhooks.remove(name)
     say(f"webhook/{name} removed")
 
 
 @webhook_app.command("test", epilog=example("maoctl webhook test lab"))
-def test_webhook(context: typer.Context, name: NameArgument) -> None:
+def test_webhook(context: typer.Context, name: WebhookArgument) -> None:
     """Send a test message to a webhook; exit code 1 if it is not accepted."""
-    result = get_session(context).client.webhooks.test(name)
+    session = get_session(context)
+    with did_you_mean((name, _webhook_names(session))):
+        result = session.client.webhooks.test(name)
     if not result.delivered:
         say(f"webhook/{name} did not accept the message: {result.error}")
         raise typer.Exit(ExitCode.FAILED)

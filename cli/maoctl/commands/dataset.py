@@ -15,8 +15,10 @@ from maoctl import records
 from maoctl.arguments import AnyDataset, DatasetArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Format, flatten_facts, print_data, print_facts, say, to_document, write
+from maoctl.progress import working
 from maoctl.session import CliSession, OutputOption, YesOption, example, get_session
 from maoctl.text import plain, size
+from maoctl.tree import App
 from maoctl.views import contents, registry
 
 from . import dataset_contents, dataset_sync
@@ -24,11 +26,7 @@ from . import dataset_contents, dataset_sync
 if TYPE_CHECKING:
     from mao_shared.models.dataset import DatasetStatus
 
-app = typer.Typer(
-    help="Git repositories with a branch per node and ground-truth.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = App(help="Git repositories with a branch per node and ground-truth.")
 
 DescriptionOption = Annotated[str | None, typer.Option(help="Description of the data.", show_default=False)]
 LfsOption = Annotated[
@@ -109,8 +107,7 @@ def _register(session: CliSession, fields: dict[str, Any]) -> None:
     session.done(registry.DATASET, made.record, "added")
 
 
-@app.command("get", epilog=example("maoctl dataset get", "maoctl dataset get data -o json"))
-@app.command("list", hidden=True)
+@app.command("get", lists=True, epilog=example("maoctl dataset get", "maoctl dataset get data -o json"))
 def get(context: typer.Context, name: AnyDataset = None, output: OutputOption = None) -> None:
     """Show one dataset, or all, with this node's unpushed commits and the reason."""
     session = get_session(context, output)
@@ -213,7 +210,8 @@ def update(
         from mao_shared.models.common import drop_unknown_fields
 
         found = drop_unknown_fields(records.fetch(session.client.datasets, name).record)
-        session.client.datasets.ensure(records.build(Dataset, found.model_dump(mode="json") | changes))
+        with working(f"Cloning {name}"):
+            session.client.datasets.ensure(records.build(Dataset, found.model_dump(mode="json") | changes))
         say(
             f"this node's clone of {name} uses the new remote; on other nodes: maoctl pipeline enrol PIPELINE"
         )

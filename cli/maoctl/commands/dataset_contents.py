@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +14,10 @@ from maoctl.arguments import DatasetArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
 from maoctl.output import say, write
+from maoctl.progress import transfer
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless, short_commit, size
+from maoctl.tree import App
 from maoctl.views import contents
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ LimitOption = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: App) -> None:
     """Add the commands to `maoctl dataset`."""
-    app.command(epilog=example("maoctl dataset log data --branch node-1"))(log)
-    app.command(epilog=example("maoctl dataset files data --ref ground-truth"))(files)
+    app.command(lists=True, times=True, epilog=example("maoctl dataset log data --branch node-1"))(log)
+    app.command(lists=True, epilog=example("maoctl dataset files data --ref ground-truth"))(files)
     app.command(epilog=example("maoctl dataset cat data results.csv --ref node-1"))(cat)
-    app.command(epilog=example("maoctl dataset branches data"))(branches)
+    app.command(lists=True, times=True, epilog=example("maoctl dataset branches data"))(branches)
     app.command(
         epilog=example(
             "maoctl dataset diff data ground-truth node-1",
@@ -72,7 +73,7 @@ def log(
     """Show the commits of a branch, newest first."""
     session = get_session(context, output)
     with did_you_mean((name, session.client.datasets)):
-        session.show(contents.COMMIT, islice(session.client.datasets.log(name, branch), limit))
+        session.show(contents.COMMIT, session.client.datasets.log(name, branch), limit)
 
 
 def files(
@@ -227,10 +228,11 @@ def _fetch(
     session: CliSession, name: str, path: str | None, ref: str, target: BinaryWriter, packing: str
 ) -> tuple[int, bool]:
     """Download a file, or an archive of a folder. Returns the size in bytes, and True for a file."""
-    if path:
-        try:
-            return session.client.datasets.download(name, path, target, ref=ref), True
-        except InvalidInput as error:
-            if error.code != "path-not-a-file":
-                raise
-    return session.client.datasets.archive(name, target, ref=ref, path=path, packing=packing), False
+    with transfer(f"Downloading {name}", target) as counted:
+        if path:
+            try:
+                return session.client.datasets.download(name, path, counted, ref=ref), True
+            except InvalidInput as error:
+                if error.code != "path-not-a-file":
+                    raise
+        return session.client.datasets.archive(name, counted, ref=ref, path=path, packing=packing), False

@@ -12,9 +12,10 @@ from maoctl.lookup import did_you_mean
 from maoctl.output import say, write
 from maoctl.session import OutputOption, YesOption, confirm, example, get_session
 from maoctl.text import harmless, short_commit
+from maoctl.tree import App
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: App) -> None:
     """Add the commands to `maoctl dataset`."""
     app.command(epilog=example("maoctl dataset push data"))(push)
     app.command(epilog=example("maoctl dataset acknowledge data"))(acknowledge)

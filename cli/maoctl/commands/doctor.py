@@ -1,4 +1,4 @@
-"""`maoctl doctor`: the health of the node, and what to do about failed checks."""
+"""`maoctl doctor` and `top`: the health of the node, what to do about failed checks, and its load."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mao_shared.errors import PeerUnavailable
+from mao_shared.errors import MaoError, PeerUnavailable
+from mao_shared.states import RunPhase
 from maoctl.arguments import duration_option
 from maoctl.exits import CommandError, ExitCode
-from maoctl.output import say
+from maoctl.output import say, with_kind, write
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import span
-from maoctl.views.runs import CHECK, CheckRow
+from maoctl.tree import App
+from maoctl.views.federation import LOAD, Load
+from maoctl.views.runs import ACTIVE_RUN, CHECK, CheckRow
 
 if TYPE_CHECKING:
-    from mao_shared.models import node
+    from mao_shared.models import Run, node
 
 POLL_SECONDS = 0.5  # between checks with --wait
 DEFAULT_TIMEOUT = 60.0  # seconds
+LOGS = "See the logs of the node's services."
 CLOCK_TOLERANCE = timedelta(seconds=30)  # half the default start deadline of a schedule
 
 
@@ -39,8 +44,13 @@ class HealthCheck:
     next: str = ""
     degraded: str = ""
 
+    @property
+    def fix(self) -> str:
+        """What to do about it; empty if all is well."""
+        return self.next or (LOGS if not self.ok or self.degraded else "")
+
     def row(self) -> CheckRow:
-        return CheckRow(self.name, self.degraded or ("ok" if self.ok else "failed"), self.detail, self.next)
+        return CheckRow(self.name, self.degraded or ("ok" if self.ok else "failed"), self.detail, self.fix)
 
 
 def health_checks(status: node.NodeStatus, now: datetime) -> list[HealthCheck]:
@@ -141,14 +151,62 @@ def doctor(
     )
     session.show(CHECK, [check.row() for check in checks])
     failed = [check for check in checks if not check.ok]
+    fixes = [(check.name, check.fix) for check in [*failed, *(c for c in checks if c.ok)] if check.fix]
+    advice = fixes[0][1] if len(fixes) == 1 else "\n      ".join(f"{name}: {fix}" for name, fix in fixes)
     if not failed:
+        if advice:
+            say(f"next: {advice}")
         return
-    advice = next((check.next for check in failed if check.next), None)
     code = ExitCode.UNREACHABLE if failed[0].name == "gateway" else ExitCode.FAILED
     detail = f"{len(failed)} of {len(checks)} checks failed."
     raise CommandError(ExitCode.WAIT_TIMED_OUT if wait else code, detail, advice)
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the command to the root."""
+# Load
+
+
+def measure_load(session: CliSession) -> tuple[Load, list[Run]]:
+    """Return the load of the node and its runs that have not ended, the newest first."""
+    client = session.client
+    status = client.status()
+    try:
+        engine = client.engine()
+    except MaoError as error:
+        say(f"The engine's load is not known: {error.detail}")
+        engine = None
+    phases = (RunPhase.RUNNING, RunPhase.QUEUED)
+    active = {phase: list(client.runs.list(phase=phase)) for phase in phases}
+    disk = status.disk
+    load = Load(
+        node=status.node,
+        slots=engine.slots if engine else None,
+        slots_used=engine.running if engine else None,
+        cpus=engine.cpus if engine else None,
+        memory=engine.memory if engine else None,
+        disk_free=disk.free if disk else None,
+        disk_total=disk.total if disk else None,
+        running=len(active[RunPhase.RUNNING]),
+        queued=len(active[RunPhase.QUEUED]),
+        problems=len(status.conditions),
+    )
+    return load, list(chain.from_iterable(active.values()))
+
+
+def top(context: typer.Context, output: OutputOption = None) -> None:
+    """Show the load of this node: slots, memory, disk, and the runs that have not ended."""
+    session = get_session(context, output)
+    load, runs = measure_load(session)
+    if not session.output.for_people:
+        document = load.document() | {"runs": [run.id for run in runs]}
+        session.data(with_kind(LOAD.kind, document), lambda: session.show_one(LOAD, load))
+        return
+    session.show_one(LOAD, load)
+    if runs:
+        write("\n")
+        session.show(ACTIVE_RUN, runs)
+
+
+def add_to(app: App) -> None:
+    """Add the commands to the root."""
     app.command(epilog=example("maoctl doctor", "maoctl doctor --wait --timeout 60s"))(doctor)
+    app.command(epilog=example("maoctl top", "maoctl top -o json"))(top)

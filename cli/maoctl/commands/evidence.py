@@ -18,8 +18,10 @@ from mao_shared.errors import NotFound
 from maoctl.arguments import RunArgument, duration_option
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import say, write
+from maoctl.progress import transfer, working
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line
+from maoctl.tree import App
 from maoctl.views.runs import RUN, VERIFICATION
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ CrateFile = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: App) -> None:
     """Add the commands to `maoctl run`."""
     app.command(epilog=example("maoctl run export 1f3a5c7d -o crate.zip"))(export)
     app.command(epilog=example("maoctl run verify 1f3a5c7d", "maoctl run verify 1f3a5c7d --crate crate.zip"))(
@@ -50,8 +52,9 @@ def export(
     session = get_session(context)
     partial = out.with_name(f".{out.name}.part")
     try:
-        with partial.open("wb") as file:
-            size = session.client.runs.crate(_run_id(session, run), file, data=data)
+        run_id = _run_id(session, run)
+        with partial.open("wb") as file, transfer(f"Exporting {run_id}", file) as counted:
+            size = session.client.runs.crate(run_id, counted, data=data)
         partial.replace(out)
     except OSError as error:
         raise CommandError(
@@ -71,7 +74,8 @@ def verify(
     """Compare every byte of a run's snapshots and logs with its record: exit code 0 if equal, 1 if not."""
     session = get_session(context, output)
     run_id = _run_id(session, run)
-    report = session.client.runs.verify(run_id)
+    with working("Comparing every byte"):
+        report = session.client.runs.verify(run_id)
     lines = [
         harmless_line(f"{fault.step} {fault.what} {fault.path or ''}".rstrip() + f": {fault.detail}")
         for fault in report.faults

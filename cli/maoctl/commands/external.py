@@ -19,6 +19,7 @@ from maoctl.lookup import did_you_mean
 from maoctl.output import print_facts, write
 from maoctl.session import OutputOption, example, get_session
 from maoctl.text import harmless_json, plain, relative
+from maoctl.tree import App
 from maoctl.views.contents import INSIGHT
 from maoctl.views.registry import DATASET
 
@@ -167,7 +168,7 @@ def external(
     session.data(state, lambda: print_facts(facts))
 
 
-def add_to(app: typer.Typer, dataset_app: typer.Typer) -> None:
+def add_to(app: App, dataset_app: App) -> None:
     """Add the commands to the root and to `maoctl dataset`."""
     app.command(
         "write",
@@ -176,7 +177,9 @@ def add_to(app: typer.Typer, dataset_app: typer.Typer) -> None:
         ),
     )(write_value)
     app.command("read", epilog=example("maoctl read system-performance/node-2"))(read)
-    app.command("inspect", epilog=example("maoctl inspect", "maoctl inspect system-performance"))(inspect)
+    app.command("inspect", lists=True, epilog=example("maoctl inspect", "maoctl inspect system-performance"))(
+        inspect
+    )
     dataset_app.command(
         epilog=example("maoctl dataset external sensors --key temperature", "maoctl dataset external sensors")
     )(external)

@@ -10,11 +10,12 @@ import typer
 
 from mao_shared.errors import InvalidInput, MaoError
 from maoctl.exits import CommandError, ExitCode
-from maoctl.output import flatten_facts, print_facts, say, to_document, write
+from maoctl.output import say, write
 from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
+from maoctl.tree import App
 from maoctl.views.federation import FEDERATION, MEMBER
 
-app = typer.Typer(help="Nodes that share one registry.", no_args_is_help=True, rich_markup_mode=None)
+app = App(help="Nodes that share one registry.")
 
 AllowUnsafeOption = Annotated[
     bool,
@@ -93,8 +94,7 @@ def join(
         say(f"published to all nodes of {joined.name}: {', '.join(joined.published)}")
 
 
-@app.command("list", epilog=example("maoctl federation list -o wide"))
-@app.command("get", hidden=True)
+@app.command("list", lists=True, epilog=example("maoctl federation list -o wide"))
 def list_(context: typer.Context, output: OutputOption = None) -> None:
     """List the federation's nodes, their presence, and their part in its etcd."""
     session = get_session(context, output)
@@ -106,7 +106,7 @@ def show(context: typer.Context, output: OutputOption = None) -> None:
     """Show the federation that this node is in."""
     session = get_session(context, output)
     state = session.client.federation.get()
-    session.data(state, lambda: print_facts(flatten_facts(to_document(state))))
+    session.describe(FEDERATION, state)
 
 
 @app.command(epilog=example("maoctl federation leave --yes"))

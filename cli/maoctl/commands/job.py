@@ -9,20 +9,18 @@ import typer
 from maoctl import records
 from maoctl.arguments import AnyJob, JobArgument, duration_option, parse_moment
 from maoctl.lookup import did_you_mean
-from maoctl.output import Format, flatten_facts, print_data, print_facts, say, to_document, write
+from maoctl.output import Format, flatten_facts, print_data, print_facts, say, to_document, with_kind, write
 from maoctl.session import OutputOption, YesOption, example, get_session
 from maoctl.text import plain
+from maoctl.tree import App
 from maoctl.views.runs import JOB, RUN, time_facts
 
-app = typer.Typer(
-    help="Schedules: when pipelines run on this node.", no_args_is_help=True, rich_markup_mode=None
-)
+app = App(help="Schedules: when pipelines run on this node.")
 
 CountOption = Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="Number of times to show.")]
 
 
-@app.command("get", epilog=example("maoctl job get"))
-@app.command("list", hidden=True)
+@app.command("get", lists=True, times=True, epilog=example("maoctl job get"))
 def get(context: typer.Context, job: AnyJob = None, output: OutputOption = None) -> None:
     """Show one job, or all."""
     session = get_session(context, output)
@@ -40,11 +38,12 @@ def show(
     if session.output.for_people:
         print_facts(flatten_facts(to_document(found)))
         say("Next times:" if times else f"job/{job} is paused")
-        print_facts(time_facts(times, session.now))
+        print_facts(time_facts(times, session.now, found.timezone))
     elif session.output is Format.NAME:
         session.show_one(JOB, found)
     else:
-        print_data(to_document(found) | {"next_times": [plain(time) for time in times]}, session.output)
+        document = to_document(found) | {"next_times": [plain(time) for time in times]}
+        print_data(with_kind(JOB.kind, document), session.output)
 
 
 @app.command(epilog=example("maoctl job pause daily-3f2a1c"))
@@ -103,13 +102,13 @@ def preview(
     count: CountOption = 5,
     output: OutputOption = None,
 ) -> None:
-    """Show the next times of a cron string."""
+    """Show the next times of a cron string, on the clock of its zone."""
     from mao_shared.models.schedule import CronPreview
 
     session = get_session(context, output)
     fields = {"cron": cron, "timezone": timezone, "seconds": seconds, "count": count}
     found = session.client.jobs.preview(records.build(CronPreview, fields))
-    session.data(found, lambda: print_facts(time_facts(found.times, session.now)))
+    session.data(found, lambda: print_facts(time_facts(found.times, session.now, timezone)))
 
 
 @app.command(epilog=example("maoctl job wait daily-3f2a1c --runs 2 --timeout 10m"))

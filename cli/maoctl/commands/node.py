@@ -16,16 +16,16 @@ from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import Names, did_you_mean
 from maoctl.output import say, write
 from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
+from maoctl.tree import App
 from maoctl.views.federation import NODE, TRUST
 
 if TYPE_CHECKING:
     from mao_shared.models import NodePart
 
-app = typer.Typer(help="Nodes of the federation.", no_args_is_help=True, rich_markup_mode=None)
+app = App(help="Nodes of the federation.")
 
 
-@app.command("get", hidden=True)
-@app.command("list", epilog=example("maoctl node list -o wide"))
+@app.command("list", lists=True, epilog=example("maoctl node list -o wide"))
 def get(context: typer.Context, name: AnyNode = None, output: OutputOption = None) -> None:
     """Show the nodes of the federation, present or not."""
     session = get_session(context, output)
@@ -86,7 +86,7 @@ def untrust(context: typer.Context, node: NodeArgument) -> None:
     say(f"node/{node} is no longer trusted")
 
 
-@app.command(epilog=example("maoctl node trusted"))
+@app.command(lists=True, epilog=example("maoctl node trusted"))
 def trusted(context: typer.Context, output: OutputOption = None) -> None:
     """List the trusted nodes, whose changes are applied without approval."""
     session = get_session(context, output)

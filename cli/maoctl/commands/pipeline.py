@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,8 +14,10 @@ from maoctl.arguments import AnyPipeline, PipelineArgument
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
 from maoctl.output import say, write
+from maoctl.progress import working
 from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
 from maoctl.text import harmless, harmless_line
+from maoctl.tree import App
 from maoctl.views.federation import NODE_RUNS
 from maoctl.views.registry import ENROLMENT, PIPELINE
 from maoctl.views.runs import SCHEDULE
@@ -24,9 +27,7 @@ from .run import FollowOption, LimitOption, TimeoutOption, WaitOption, list_runs
 if TYPE_CHECKING:
     from mao_shared.models import Pipeline, PipelineDiff
 
-app = typer.Typer(
-    help="Ordered steps, each a tool that writes to a dataset.", no_args_is_help=True, rich_markup_mode=None
-)
+app = App(help="Ordered steps, each a tool that writes to a dataset.")
 
 AgreeOption = Annotated[
     list[str] | None,
@@ -110,13 +111,12 @@ def _create(session: CliSession, fields: dict[str, Any]) -> None:
             )
     names: list[tuple[str, Any]] = [(step.tool, session.client.tools) for step in steps]
     names += [(step.dataset, session.client.datasets) for step in steps]
-    with did_you_mean(*names):
+    with did_you_mean(*names), working("Pulling the images"):
         made = session.client.pipelines.init(wanted)
     session.done(PIPELINE, made, "created; this node is enrolled")
 
 
-@app.command("get", epilog=example("maoctl pipeline get", "maoctl pipeline get daily -o yaml"))
-@app.command("list", hidden=True)
+@app.command("get", lists=True, epilog=example("maoctl pipeline get", "maoctl pipeline get daily -o yaml"))
 def get(context: typer.Context, name: AnyPipeline = None, output: OutputOption = None) -> None:
     """Show one pipeline, or all, and whether this node is enrolled."""
     session = get_session(context, output)
@@ -200,7 +200,7 @@ def run(
         session.done(SCHEDULE, session.client.pipelines.schedule(request), "scheduled")
 
 
-@app.command(epilog=example("maoctl pipeline runs daily --all-nodes"))
+@app.command(lists=True, times=True, epilog=example("maoctl pipeline runs daily --all-nodes"))
 def runs(
     context: typer.Context,
     name: PipelineArgument,
@@ -223,7 +223,7 @@ def enrol(
 ) -> None:
     """Enrol this node in a pipeline, or renew the enrolment; pins the tools as they are now."""
     session = get_session(context, output)
-    with did_you_mean((name, session.client.pipelines)):
+    with did_you_mean((name, session.client.pipelines)), working("Pulling the images"):
         enrolment = session.client.enrolments.enrol(name, agree or [])
     session.done(ENROLMENT, enrolment, "enrolled")
 
@@ -241,7 +241,7 @@ def _diff(session: CliSession, name: str) -> PipelineDiff:
         return session.client.pipelines.diff(name)
 
 
-def _print_diff(found: PipelineDiff) -> None:
+def _print_diff(found: PipelineDiff, write: Callable[[str], None] = write) -> None:
     for name, image in found.rebuilt.items():
         say(f"# image {harmless_line(name)} was rebuilt or pulled again: {harmless_line(image.here)}")
         say(f"#   runs use {harmless_line(image.pinned)}; to use the new one:")
@@ -273,8 +273,9 @@ def approve(
     session = get_session(context, output)
     if revision is None:
         found = _diff(session, name)
-        _print_diff(found)
+        _print_diff(found, write if session.output.for_people else lambda text: say(text.rstrip("\n")))
         if not found.diff:
+            session.data(found, lambda: None)
             return
         confirm(f"Run pipeline {name} on this node as shown?", yes)
         revision = found.definition
@@ -284,7 +285,7 @@ def approve(
             f"Invalid revision {revision!r}; use 32 hexadecimal digits.",
             f"See the revision: maoctl pipeline diff {name}",
         )
-    with did_you_mean((name, session.client.pipelines)):
+    with did_you_mean((name, session.client.pipelines)), working("Pulling the images"):
         enrolment = session.client.pipelines.approve(name, revision, agree or [])
     session.done(ENROLMENT, enrolment, "approved")
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mao_shared.states import RUN_ENDED
-from maoctl.arguments import AnyRun, RunArgument, duration_option, nodes, parse_moment, pipelines
+from maoctl.arguments import AnyRun, RunArgument, duration_option, nodes, pipelines, runs, strip_kind
 from maoctl.exits import CommandError, ExitCode
-from maoctl.lookup import find_run, other_nodes_run
+from maoctl.lookup import find_run, newest_run, other_nodes_run
 from maoctl.output import print_facts, print_records, say, write
 from maoctl.session import CliSession, OutputOption, example, get_session
+from maoctl.tree import App
 from maoctl.views.runs import RUN, STEP, run_facts
 
 from . import evidence
@@ -20,7 +20,7 @@ from . import evidence
 if TYPE_CHECKING:
     from mao_shared.models import Run
 
-app = typer.Typer(help="Executions of pipelines on this node.", no_args_is_help=True, rich_markup_mode=None)
+app = App(help="Executions of pipelines on this node.")
 
 WaitOption = Annotated[bool, typer.Option("--wait", "-w", help="Wait until the run has ended.")]
 FollowOption = Annotated[bool, typer.Option("--follow", "-f", help="Wait and follow the logs.")]
@@ -34,47 +34,33 @@ PhaseOption = Annotated[
 ]
 
 
-_TIME_HELP = "this: a time with a zone, or how long ago, like 12h."
-
-
-@app.command("list", epilog=example("maoctl run list --pipeline daily --phase failed --since 7d"))
+@app.command(
+    "list",
+    lists=True,
+    times=True,
+    epilog=example("maoctl run list --pipeline daily --phase failed --since 7d"),
+)
 def list_runs(
     context: typer.Context,
+    run: AnyRun = None,
     pipeline: PipelineOption = None,
     phase: PhaseOption = None,
     trigger: Annotated[
         str | None, typer.Option(help="Only runs with this trigger, like manual.", show_default=False)
     ] = None,
-    since: Annotated[str | None, typer.Option(help=f"Not before {_TIME_HELP}", show_default=False)] = None,
-    until: Annotated[str | None, typer.Option(help=f"Not after {_TIME_HELP}", show_default=False)] = None,
     limit: LimitOption = 20,
     output: OutputOption = None,
 ) -> None:
-    """List runs, newest first; a run's time is its tick, or when it was requested."""
+    """List runs, newest first, or show one; a run's time is its tick, or when it was requested."""
     session = get_session(context, output)
-    found = session.client.runs.list(
-        pipeline=pipeline,
-        phase=phase,
-        trigger=trigger,
-        since=None if since is None else parse_moment(since, session.now),
-        until=None if until is None else parse_moment(until, session.now),
-    )
-    session.show(RUN, islice(found, limit))
-
-
-@app.command("get", hidden=True)
-def get(
-    context: typer.Context,
-    run: AnyRun = None,
-    limit: LimitOption = 20,
-    output: OutputOption = None,
-) -> None:
-    """Show one run, or the latest runs."""
-    if run is None:
-        list_runs(context, limit=limit, output=output)
-    else:
-        session = get_session(context, output)
+    if run is not None:
         session.show_one(RUN, find_run(session.client, run))
+        return
+    period = session.listing
+    found = session.client.runs.list(
+        pipeline=pipeline, phase=phase, trigger=trigger, since=period.since, until=period.until
+    )
+    session.show(RUN, found, limit)
 
 
 @app.command(epilog=example("maoctl run show 1f3a5c7d"))
@@ -96,11 +82,29 @@ def show_run(session: CliSession, run: Run) -> None:
 
 
 @app.command(
-    epilog=example("maoctl run logs 1f3a5c7d -f", "maoctl run logs 1f3a5c7d --step crawler --attempt 1")
+    epilog=example(
+        "maoctl run logs 1f3a5c7d -f",
+        "maoctl run logs 1f3a5c7d --step crawler --attempt 1",
+        "maoctl run logs --pipeline daily",
+    )
 )
 def logs(
     context: typer.Context,
-    run: RunArgument,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="Id of the run, or its beginning or end [default: the newest run].",
+            autocompletion=runs,
+            callback=strip_kind("run"),
+            show_default=False,
+        ),
+    ] = None,
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            help="Show the newest run of this pipeline.", show_default=False, autocompletion=pipelines
+        ),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the logs until the run has ended.")
     ] = False,
@@ -117,10 +121,15 @@ def logs(
         typer.Option(help="Show the end of a log on this node.", show_default=False, autocompletion=nodes),
     ] = None,
 ) -> None:
-    """Show the logs of a run's steps."""
+    """Show the logs of a run's steps, of the newest run if none is named."""
     from maoctl.logs import TextWriter, follow_logs, print_logs, print_node_log
 
     session = get_session(context)
+    if run is not None and pipeline is not None:
+        raise CommandError(ExitCode.USAGE, "RUN and --pipeline cannot be combined.", "Omit one of them.")
+    if run is None:
+        run = newest_run(session.client, pipeline).id
+        say(f"run/{run}")
     if node is not None:
         other = "--follow" if follow else "--attempt" if attempt is not None else None
         if other is not None:

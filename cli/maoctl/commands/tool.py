@@ -13,16 +13,16 @@ from maoctl import records
 from maoctl.arguments import AnyTool, ToolArgument, duration_option, parse_pairs
 from maoctl.exits import CommandError, ExitCode
 from maoctl.output import Format, print_records, say
+from maoctl.progress import working
 from maoctl.session import CliSession, OutputOption, YesOption, example, get_session
+from maoctl.tree import App
 from maoctl.views.registry import TOOL
 from maoctl.views.runs import CHECK, CheckRow
 
 if TYPE_CHECKING:
     from mao_shared.models.tool import CheckReport
 
-app = typer.Typer(
-    help="Container images that collect observations.", no_args_is_help=True, rich_markup_mode=None
-)
+app = App(help="Container images that collect observations.")
 
 CommandOption = Annotated[
     str | None,
@@ -161,8 +161,7 @@ def add(
     session.done(TOOL, made.record, "added")
 
 
-@app.command("get", epilog=example("maoctl tool get", "maoctl tool get crawler -o yaml"))
-@app.command("list", hidden=True)
+@app.command("get", lists=True, epilog=example("maoctl tool get", "maoctl tool get crawler -o yaml"))
 def get(context: typer.Context, name: AnyTool = None, output: OutputOption = None) -> None:
     """Show one tool, or all."""
     session = get_session(context, output)
@@ -303,7 +302,8 @@ def check(
         image = registered.pop("image")
         say(f"checking the image of the registered tool: {image}")
     request = records.build(CheckRequest, merged(registered, fields) | {"image": image})
-    report = session.client.tools.check(request)
+    with working(f"Checking {image}"):
+        report = session.client.tools.check(request)
     session.data(report, lambda: _print_report(session, report))
     if report.compliant:
         return

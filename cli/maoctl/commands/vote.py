@@ -12,8 +12,10 @@ from maoctl.arguments import DatasetArgument, NamedDataset, datasets, strip_kind
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import Names, did_you_mean
 from maoctl.output import print_facts, say, write
+from maoctl.progress import working
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line, short_commit
+from maoctl.tree import App
 from maoctl.views import votes
 
 from . import vote_schema
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from mao_shared.clients.gateway_http import Resource
     from mao_shared.models import Dataset, evidence
 
-app = typer.Typer(help="Show, explain and audit how ground truth was decided; vote on any repository.")
+app = App(help="Show, explain and audit how ground truth was decided; vote on any repository.")
 
 RepoOption = Annotated[
     Path | None,
@@ -49,6 +51,7 @@ CellOption = Annotated[
         show_default=False,
     ),
 ]
+_MAX_SEARCHED = 10_000  # rounds, for those of a period
 _MAX_SHOWN_COMMITS = 5
 _MAX_WARNED_DATASETS = 10
 LimitOption = Annotated[
@@ -119,7 +122,8 @@ def run(
     names = [name.strip() for name in branches.split(",") if name.strip()]
     rules = VoteDefinition() if definition is None else read_definition(definition)
     vote = LocalVote(branches=names, definition=rules, base=base, write=write, round_id=round_id)
-    outcome = run_vote(repo, vote)
+    with working("Voting"):
+        outcome = run_vote(repo, vote)
     session.data(outcome, lambda: _print_round(session, outcome.decided))
     commit = short_commit(outcome.decided.commit)
     if outcome.known:
@@ -130,7 +134,12 @@ def run(
         say(f"No branch was moved.\nnext: git -C {repo} show --stat {commit}, or --write BRANCH to keep it")
 
 
-@app.command("list", epilog=example("maoctl vote list sensors", "maoctl vote list --repo data.git"))
+@app.command(
+    "list",
+    lists=True,
+    times=True,
+    epilog=example("maoctl vote list sensors --since 7d", "maoctl vote list --repo data.git"),
+)
 def list_(
     context: typer.Context,
     dataset: NamedDataset = None,
@@ -143,9 +152,9 @@ def list_(
     session = get_session(context, output)
     source, name = _dataset_source(session, dataset, repo, truth)
     with did_you_mean((name, _datasets(session, repo))):
-        found = source.decided(name, limit)
+        found = source.decided(name, _MAX_SEARCHED if session.listing.has_period else limit)
         unattested = source.unattested(name) if found else None
-    session.show(votes.ROUND, found)
+    session.show(votes.ROUND, found, limit)
     if not found:
         _say_no_rounds(name)
     _say_warnings(name, found)
@@ -172,7 +181,8 @@ def _say_no_rounds(dataset: str) -> None:
 
 
 @app.command(
-    epilog=example("maoctl vote status", "maoctl vote status sensors --live", "maoctl vote status -o json")
+    lists=True,
+    epilog=example("maoctl vote status", "maoctl vote status sensors --live", "maoctl vote status -o json"),
 )
 def status(
     context: typer.Context,
@@ -243,7 +253,7 @@ def audit(
     """Recompute a round, and check that rounds made all commits of ground truth; exit code 1 if not."""
     session = get_session(context, output)
     source, name, round_id = _source(session, names or [], repo, truth)
-    with did_you_mean((name, _datasets(session, repo))):
+    with did_you_mean((name, _datasets(session, repo))), working("Recomputing the round"):
         found = source.audit(name, round_id)
     lines = [
         f"decided     commit {found.commit}  tree {found.tree}",

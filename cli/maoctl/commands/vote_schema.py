@@ -13,13 +13,14 @@ from maoctl.lookup import did_you_mean
 from maoctl.output import Format, print_data, say
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line
+from maoctl.tree import App
 from maoctl.views import schemas
 
 if TYPE_CHECKING:
     from mao_shared.models.schema import Schema
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: App) -> None:
     """Add the command to `maoctl vote`."""
     app.command(
         epilog=example(

@@ -21,28 +21,40 @@ BRANCH: TableView[dataset.BranchStatus] = TableView(
     [
         Column("BRANCH", lambda branch, _: branch.name, keep_whole=True),
         Column("COMMIT", lambda branch, _: short_commit(branch.commit), keep_whole=True),
-        Column("AGE", lambda branch, now: relative(branch.time, now), keep_whole=True),
+        Column(
+            "AGE",
+            lambda branch, now: relative(branch.time, now),
+            keep_whole=True,
+            sort=lambda branch: branch.time,
+        ),
         Column("UNPUSHED", lambda branch, _: branch.unpushed),
         Column("SUBJECT", lambda branch, _: branch.subject),
     ],
     lambda branch: branch.name,
+    lambda branch: branch.time,
 )
 COMMIT: TableView[dataset.CommitInfo] = TableView(
     "commit",
     [
         Column("COMMIT", lambda commit, _: short_commit(commit.commit), keep_whole=True),
-        Column("AGE", lambda commit, now: relative(commit.time, now), keep_whole=True),
-        Column("AUTHOR", lambda commit, _: commit.author),
+        Column(
+            "AGE",
+            lambda commit, now: relative(commit.time, now),
+            keep_whole=True,
+            sort=lambda commit: commit.time,
+        ),
+        Column("AUTHOR", lambda commit, _: commit.author, spare=2),
         Column("SUBJECT", lambda commit, _: commit.subject),
-        Column("RUN", lambda commit, _: commit.run, keep_whole=True),
+        Column("RUN", lambda commit, _: commit.run, keep_whole=True, spare=1),
     ],
     lambda commit: commit.commit,
+    lambda commit: commit.time,
 )
 FILE: TableView[dataset.FileInfo] = TableView(
     "file",
     [
         Column("PATH", lambda file, _: file.path, keep_whole=True),
-        Column("SIZE", lambda file, _: size(file.size)),
+        Column("SIZE", lambda file, _: size(file.size), sort=lambda file: file.size),
         Column("KIND", lambda file, _: file.kind),
         Column("BLOB", lambda file, _: short_commit(file.id), wide=True),
     ],
@@ -80,8 +92,8 @@ FIELD_DIFFERENCE: TableView[FieldChange] = TableView(
         Column("CHANGE", lambda change, _: change.change, keep_whole=True),
         Column("KEY", lambda change, _: change.key),
         Column("FIELD", lambda change, _: change.field),
-        Column("BEFORE", lambda change, _: change.before),
-        Column("AFTER", lambda change, _: change.after),
+        Column("BEFORE", lambda change, _: change.before, fold=True),
+        Column("AFTER", lambda change, _: change.after, fold=True),
     ],
     lambda change: change.key,
 )
@@ -112,7 +124,7 @@ INSIGHT: TableView[Insight] = TableView(
         Column("KEY", lambda insight, _: insight.key, keep_whole=True),
         Column("DATASET", lambda insight, _: insight.dataset),
         Column("COMMIT", lambda insight, _: short_commit(insight.commit)),
-        Column("SIZE", lambda insight, _: size(insight.size)),
+        Column("SIZE", lambda insight, _: size(insight.size), sort=lambda insight: insight.size),
         Column("VALUE", lambda insight, _: insight.problem or unmarked(plain(insight.value))),
     ],
     lambda insight: insight.key,

@@ -1,11 +1,12 @@
-"""Tables of nodes and their federation."""
+"""Tables of nodes, their load and their federation."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from maoctl.output import Column, TableView
+from maoctl.output import Column, Document, TableView
 from maoctl.text import one_line, relative, size
 
 if TYPE_CHECKING:
@@ -35,9 +36,14 @@ NODE: TableView[models.NodePart] = TableView(
         Column("STATUS", _presence, keep_whole=True),
         Column("VERSION", lambda node, _: node.version),
         Column("SLOTS", lambda node, _: node.slots),
-        Column("CPUS", lambda node, _: node.cpus),
-        Column("MEMORY", lambda node, _: size(node.memory)),
-        Column("UPTIME", lambda node, now: relative(node.started_at, now)),
+        Column("CPUS", lambda node, _: node.cpus, spare=2),
+        Column("MEMORY", lambda node, _: size(node.memory), sort=lambda node: node.memory, spare=3),
+        Column(
+            "UPTIME",
+            lambda node, now: relative(node.started_at, now),
+            sort=lambda node: node.started_at,
+            spare=1,
+        ),
         Column("TRUSTED", lambda node, _: node.trusted, wide=True),
         Column("SHARES LOGS", lambda node, _: node.logs_shared, wide=True),
         Column("DATASETS", lambda node, _: node.datasets, wide=True),
@@ -52,7 +58,11 @@ FEDERATION: TableView[models.FederationState] = TableView(
         Column("NODE", lambda federation, _: federation.node),
         Column("ROLE", lambda federation, _: federation.role),
         Column("CORES", lambda federation, _: federation.cores),
-        Column("JOINED", lambda federation, now: relative(federation.joined_at, now)),
+        Column(
+            "JOINED",
+            lambda federation, now: relative(federation.joined_at, now),
+            sort=lambda federation: federation.joined_at,
+        ),
         Column("REACHABLE", lambda federation, _: federation.reachable),
     ],
     lambda federation: federation.name,
@@ -63,7 +73,7 @@ MEMBER: TableView[models.NodeState] = TableView(
         Column("NODE", lambda node, _: node.node, keep_whole=True),
         Column("STATE", lambda node, _: node.state),
         Column("PRESENT", lambda node, _: node.present),
-        Column("VERSION", lambda node, _: node.version),
+        Column("VERSION", lambda node, _: node.version, spare=2),
         Column("ETCD ROLE", lambda node, _: node.seat),
         # A member that answers but is not healthy runs without enough of the others.
         Column(
@@ -71,8 +81,13 @@ MEMBER: TableView[models.NodeState] = TableView(
             lambda node, _: "no majority" if node.answers and not node.healthy else node.healthy,
             keep_whole=True,
         ),
-        Column("ETCD ADDRESS", lambda node, _: node.etcd),
-        Column("JOINED", lambda node, now: relative(node.joined_at, now)),
+        Column("ETCD ADDRESS", lambda node, _: node.etcd, spare=1),
+        Column(
+            "JOINED",
+            lambda node, now: relative(node.joined_at, now),
+            sort=lambda node: node.joined_at,
+            spare=3,
+        ),
         Column("CERTIFICATE EXPIRES", lambda node, _: node.expires_at, wide=True),
         Column("CORE ADDRESS", lambda node, _: node.core_address, wide=True),
     ],
@@ -85,7 +100,7 @@ NODE_RUNS: TableView[models.NodeRuns] = TableView(
     [
         Column("NODE", lambda node, _: node.node, keep_whole=True),
         Column("STATUS", lambda node, _: "present" if node.present else "absent", keep_whole=True),
-        Column("VERSION", lambda node, _: node.version),
+        Column("VERSION", lambda node, _: node.version, spare=2),
         Column("LAST RUN", lambda node, _: node.runs and node.runs[0].id, keep_whole=True),
         Column(
             "TICK",
@@ -95,7 +110,12 @@ NODE_RUNS: TableView[models.NodeRuns] = TableView(
         ),
         Column("PHASE", lambda node, _: node.runs and node.runs[0].phase, keep_whole=True),
         Column("NEXT", _next, keep_whole=True),
-        Column("UPDATED", lambda node, now: relative(node.updated_at, now), wide=True),
+        Column(
+            "UPDATED",
+            lambda node, now: relative(node.updated_at, now),
+            wide=True,
+            sort=lambda node: node.updated_at,
+        ),
         Column("LATE", lambda node, _: one_line(node.late or node.problem or "")),
     ],
     lambda node: node.node,
@@ -104,7 +124,52 @@ TRUST: TableView[models.Trust] = TableView(
     "node",
     [
         Column("NODE", lambda trust, _: trust.node, keep_whole=True),
-        Column("SINCE", lambda trust, now: relative(trust.since, now)),
+        Column("SINCE", lambda trust, now: relative(trust.since, now), sort=lambda trust: trust.since),
     ],
     lambda trust: trust.node,
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """A node's load. Sizes in bytes; None where the node does not tell."""
+
+    node: str
+    slots: int | None
+    slots_used: int | None
+    cpus: int | None
+    memory: int | None
+    disk_free: int | None
+    disk_total: int | None
+    running: int
+    queued: int
+    problems: int
+
+    def document(self) -> Document:
+        return asdict(self)
+
+
+def _share(used: int | None, total: int | None) -> str:
+    return "" if total is None else f"{'?' if used is None else used}/{total}"
+
+
+def _disk(load: Load, _now: datetime) -> str:
+    if load.disk_free is None or not load.disk_total:
+        return ""
+    return f"{size(load.disk_free)} free ({100 * load.disk_free // load.disk_total} %)"
+
+
+LOAD: TableView[Load] = TableView(
+    "load",
+    [
+        Column("NODE", lambda load, _: load.node, keep_whole=True),
+        Column("SLOTS", lambda load, _: _share(load.slots_used, load.slots)),
+        Column("RUNNING", lambda load, _: load.running),
+        Column("QUEUED", lambda load, _: load.queued),
+        Column("CPUS", lambda load, _: load.cpus, spare=2),
+        Column("MEMORY", lambda load, _: size(load.memory), sort=lambda load: load.memory, spare=1),
+        Column("DISK", _disk, sort=lambda load: load.disk_free),
+        Column("PROBLEMS", lambda load, _: load.problems),
+    ],
+    lambda load: load.node,
 )

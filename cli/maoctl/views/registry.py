@@ -17,11 +17,16 @@ TOOL: TableView[models.Tool] = TableView(
     [
         Column("NAME", lambda tool, _: tool.name, keep_whole=True),
         Column("IMAGE", lambda tool, _: tool.image),
-        Column("AUTHOR", lambda tool, _: tool.author),
+        Column("AUTHOR", lambda tool, _: tool.author, spare=1),
         Column("DESCRIPTION", lambda tool, _: tool.description),
         Column("COMMAND", lambda tool, _: tool.command, wide=True),
         Column("NETWORK", lambda tool, _: tool.network, wide=True),
-        Column("MEMORY", lambda tool, _: size(tool.limits.memory), wide=True),
+        Column(
+            "MEMORY",
+            lambda tool, _: size(tool.limits.memory),
+            wide=True,
+            sort=lambda tool: tool.limits.memory,
+        ),
         Column("DATA REPO", lambda tool, _: tool.data_repo, wide=True),
         Column("CODE REPO", lambda tool, _: tool.code_repo, wide=True),
         Column("ARTEFACT", lambda tool, _: tool.artefact, wide=True),
@@ -62,7 +67,12 @@ NODE_DATASET: TableView[NodeDataset] = TableView(
         Column("NODES", lambda dataset, _: dataset.record.nodes),
         Column("UNPUSHED", lambda dataset, _: dataset.status and dataset.status.outbox.waiting),
         Column("REASON", lambda dataset, _: dataset.status and dataset.status.outbox.detail),
-        Column("LFS ABOVE", lambda dataset, _: size(dataset.record.lfs_above), wide=True),
+        Column(
+            "LFS ABOVE",
+            lambda dataset, _: size(dataset.record.lfs_above),
+            wide=True,
+            sort=lambda dataset: dataset.record.lfs_above,
+        ),
         Column("EXTERNAL", lambda dataset, _: dataset.record.external, wide=True),
         Column("DESCRIPTION", lambda dataset, _: dataset.record.description, wide=True),
     ],
@@ -106,12 +116,24 @@ ALARM: TableView[models.Alarm] = TableView(
     [
         Column("ID", lambda alarm, _: alarm.id, keep_whole=True),
         Column("KIND", lambda alarm, _: alarm.kind),
-        Column("AGE", lambda alarm, now: relative(alarm.raised_at, now), keep_whole=True),
-        Column("ENDED", lambda alarm, now: relative(alarm.over, now), keep_whole=True),
-        Column("ACKNOWLEDGED BY", lambda alarm, _: alarm.acknowledged and alarm.acknowledged.by),
+        Column(
+            "AGE",
+            lambda alarm, now: relative(alarm.raised_at, now),
+            keep_whole=True,
+            sort=lambda alarm: alarm.raised_at,
+        ),
+        Column(
+            "ENDED",
+            lambda alarm, now: relative(alarm.over, now),
+            keep_whole=True,
+            sort=lambda alarm: alarm.over,
+            spare=1,
+        ),
+        Column("ACKNOWLEDGED BY", lambda alarm, _: alarm.acknowledged and alarm.acknowledged.by, spare=2),
         Column("DETAIL", lambda alarm, _: alarm.detail),
     ],
     lambda alarm: alarm.id,
+    lambda alarm: alarm.raised_at,
 )
 SERIES: TableView[models.Series] = TableView(
     "series",
@@ -123,7 +145,8 @@ SERIES: TableView[models.Series] = TableView(
         Column("UNIT", lambda series, _: series.unit),
         Column("RUN", lambda series, _: [point.run for point in series.points[-1:]], wide=True),
     ],
-    lambda series: series.metric,
+    lambda series: f"{series.pipeline}/{series.step}/{series.metric}",
+    lambda series: series.points[-1].time if series.points else None,
 )
 POINT: TableView[models.Point] = TableView(
     "point",
@@ -133,9 +156,10 @@ POINT: TableView[models.Point] = TableView(
         Column("EXPECTED", lambda point, _: point.expected),
         Column("BAND", lambda point, _: point.band),
         Column("ACCEPTED", lambda point, _: point.accepted),
-        Column("RUN", lambda point, _: point.run, keep_whole=True),
+        Column("RUN", lambda point, _: point.run, keep_whole=True, spare=1),
     ],
     lambda point: point.run,
+    lambda point: point.time,
 )
 WEBHOOK: TableView[models.WebhookState] = TableView(
     "webhook",

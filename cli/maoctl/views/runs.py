@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from mao_shared.states import RunPhase, StepPhase
 from maoctl.output import Column, Document, TableView
@@ -58,33 +59,75 @@ def _exit(step: models.StepRun, _now: datetime) -> str:
     return f"{step.exit.code} {word}".rstrip()
 
 
+def _seconds(run: models.Run) -> float | None:
+    """Return how long a run took; None if it has not ended."""
+    if run.started_at is None or run.finished_at is None:
+        return None
+    return (run.finished_at - run.started_at).total_seconds()
+
+
 RUN: TableView[models.Run] = TableView(
     "run",
     [
         Column("ID", lambda run, _: run.id, keep_whole=True),
         Column("PIPELINE", lambda run, _: run.pipeline, wide=True),
         Column("PHASE", lambda run, _: run.phase, keep_whole=True),
-        Column("STEPS", lambda run, _: f"{sum(step.phase in _DONE for step in run.steps)}/{len(run.steps)}"),
-        Column("TRIGGER", lambda run, _: run.trigger),
-        Column("AGE", lambda run, now: relative(run.created_at, now), keep_whole=True),
-        Column("DURATION", lambda run, now: took(run.started_at, run.finished_at, now), keep_whole=True),
+        Column(
+            "STEPS",
+            lambda run, _: f"{sum(step.phase in _DONE for step in run.steps)}/{len(run.steps)}",
+            spare=3,
+        ),
+        Column("TRIGGER", lambda run, _: run.trigger, spare=2),
+        Column(
+            "AGE",
+            lambda run, now: relative(run.created_at, now),
+            keep_whole=True,
+            sort=lambda run: run.created_at,
+        ),
+        Column(
+            "DURATION",
+            lambda run, now: took(run.started_at, run.finished_at, now),
+            keep_whole=True,
+            sort=_seconds,
+            spare=1,
+        ),
         Column("TICK", lambda run, _: run.scheduled_for, wide=True, keep_whole=True),
         Column("NODE", lambda run, _: run.node, wide=True),
         Column("REASON", _reason),
     ],
     lambda run: run.id,
+    lambda run: run.scheduled_for or run.created_at,
+)
+
+
+def _current_step(run: models.Run, _now: datetime) -> str:
+    index = run.current()
+    return "" if index is None else run.steps[index].spec.name
+
+
+ACTIVE_RUN: TableView[models.Run] = TableView(
+    "run",
+    [
+        Column("RUN", lambda run, _: run.id, keep_whole=True),
+        Column("PHASE", lambda run, _: run.phase, keep_whole=True),
+        Column("STEP", _current_step),
+        Column("DURATION", lambda run, now: took(run.started_at, run.finished_at, now), keep_whole=True),
+        Column("WAITING FOR", _reason),
+    ],
+    lambda run: run.id,
+    lambda run: run.scheduled_for or run.created_at,
 )
 STEP: TableView[models.StepRun] = TableView(
     "step",
     [
         Column("STEP", lambda step, _: step.spec.name, keep_whole=True),
-        Column("TOOL", lambda step, _: step.spec.tool),
+        Column("TOOL", lambda step, _: step.spec.tool, spare=3),
         Column("DATASET", lambda step, _: step.spec.output.name),
         Column("PHASE", lambda step, _: step.phase, keep_whole=True),
-        Column("ATTEMPT", lambda step, _: step.attempt),
+        Column("ATTEMPT", lambda step, _: step.attempt, spare=2),
         Column("DURATION", _step_duration, keep_whole=True),
         Column("EXIT", _exit),
-        Column("SNAPSHOT", lambda step, _: short_commit(step.snapshot), keep_whole=True),
+        Column("SNAPSHOT", lambda step, _: short_commit(step.snapshot), keep_whole=True, spare=1),
         Column("IMAGE", lambda step, _: step.spec.image.pinned, wide=True),
         Column("NOTE", _step_note),
     ],
@@ -144,27 +187,43 @@ JOB: TableView[models.Job] = TableView(
     "job",
     [
         Column("ID", lambda job, _: job.id, keep_whole=True),
-        Column("PIPELINE", lambda job, _: job.pipeline),
+        Column("PIPELINE", lambda job, _: job.pipeline, spare=3),
         Column("CRON", lambda job, _: job.cron, keep_whole=True),
-        Column("TIMEZONE", lambda job, _: job.timezone),
+        Column("TIMEZONE", lambda job, _: job.timezone, spare=1),
         Column("STATE", lambda job, _: "paused" if job.paused else "active"),
-        Column("NEXT", lambda job, now: relative(job.next, now), keep_whole=True),
+        Column("NEXT", lambda job, now: relative(job.next, now), keep_whole=True, sort=lambda job: job.next),
         Column("LAST PHASE", lambda job, _: job.last and job.last.phase),
-        Column("AGE", lambda job, now: relative(job.created_at, now), keep_whole=True),
+        Column(
+            "AGE",
+            lambda job, now: relative(job.created_at, now),
+            keep_whole=True,
+            sort=lambda job: job.created_at,
+            spare=2,
+        ),
         Column("CATCH UP", lambda job, _: job.catch_up, wide=True),
         Column("DEADLINE", lambda job, _: job.start_deadline, wide=True),
         Column("OVERLAP", lambda job, _: job.overlap, wide=True),
     ],
     lambda job: job.id,
+    lambda job: job.created_at,
 )
 SCHEDULE: TableView[models.Schedule] = TableView(
     "job", [Column("ID", lambda schedule, _: schedule.id)], lambda schedule: schedule.id
 )
 
 
-def time_facts(times: Iterable[datetime], now: datetime) -> list[tuple[str, str]]:
-    """Return future times, each with how far away it is."""
-    return [(plain(time), relative(time, now)) for time in times]
+def time_facts(times: Iterable[datetime], now: datetime, zone: str) -> list[tuple[str, str]]:
+    """Return future times on the clock of a zone, in UTC if it is not known here; each with how far away."""
+    try:
+        clock: tzinfo = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        clock = UTC
+    return [(_on_clock(time, clock), relative(time, now)) for time in times]
+
+
+def _on_clock(time: datetime, clock: tzinfo) -> str:
+    there = time.astimezone(clock)
+    return f"{plain(time) if there.tzname() == 'UTC' else there.isoformat()} {there:%a}"
 
 
 @dataclass(frozen=True)
@@ -185,8 +244,8 @@ CHECK: TableView[CheckRow] = TableView(
     [
         Column("CHECK", lambda check, _: check.name, keep_whole=True),
         Column("STATE", lambda check, _: check.state, keep_whole=True),
-        Column("DETAIL", lambda check, _: check.detail),
-        Column("NEXT", lambda check, _: check.next),
+        Column("DETAIL", lambda check, _: check.detail, fold=True),
+        Column("NEXT", lambda check, _: check.next, fold=True),
     ],
     lambda check: check.name,
 )

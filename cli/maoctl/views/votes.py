@@ -35,6 +35,7 @@ ROUND: TableView[evidence.RoundSummary] = TableView(
         Column("UNDECIDED", lambda found, _: found.conflicts),
     ],
     lambda found: found.round,
+    lambda found: found.tick,
 )
 DECIDED: TableView[evidence.DecidedRound] = TableView(
     "round",
@@ -75,7 +76,7 @@ LIVE_ROUND: TableView[LiveRound] = TableView(
             ),
         ),
         Column("ATTESTED", _attested),
-        Column("COMMIT", lambda found, _: short_commit(found.commit), keep_whole=True),
+        Column("COMMIT", lambda found, _: short_commit(found.commit), keep_whole=True, spare=2),
         Column("NOTE", _round_note),
         Column("DEADLINE", lambda found, _: found.deadline, wide=True),
         Column("ATTEMPT", lambda found, _: found.attempt, wide=True),
@@ -105,7 +106,7 @@ VOTED_FILE: TableView[evidence.FileEvidence] = TableView(
         Column("CELLS", lambda file, _: file.cells),
         Column("UNDECIDED", lambda file, _: file.conflicts),
         Column("RESULT", lambda file, _: short_commit(file.result), wide=True),
-        Column("NOTE", _notes),
+        Column("NOTE", _notes, fold=True),
     ],
     lambda file: file.path,
 )
@@ -181,7 +182,11 @@ CELL: TableView[evidence.ContestedCell] = TableView(
         Column("FIELD", lambda cell, _: cell.field),
         Column("CHOSEN", lambda cell, _: short(cell.chosen)),
         Column("REASON", lambda cell, _: cell.why),
-        Column("VALUES", lambda cell, _: [f"{node}={short(value)}" for node, value in cell.values.items()]),
+        Column(
+            "VALUES",
+            lambda cell, _: [f"{node}={short(value)}" for node, value in cell.values.items()],
+            fold=True,
+        ),
     ],
     lambda cell: cell.file,
 )
@@ -203,8 +208,8 @@ NODE_VALUE: TableView[NodeValue] = TableView(
     "value",
     [
         Column("NODE", lambda row, _: row.node, keep_whole=True),
-        Column("VALUE", lambda row, _: row.value),
-        Column("NOTE", lambda row, _: row.note),
+        Column("VALUE", lambda row, _: row.value, fold=True),
+        Column("NOTE", lambda row, _: row.note, fold=True),
     ],
     lambda row: row.node,
 )

@@ -11,7 +11,7 @@ from typing import Any, Self
 import httpx
 
 from mao_shared import models
-from mao_shared.models.node import NodeStatus
+from mao_shared.models.node import EngineInfo, NodeStatus
 from mao_shared.models.run import CancelBody, ReproduceBody, Verification
 from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleRequest
 from mao_shared.models.tool import CheckReport, CheckRequest
@@ -80,6 +80,10 @@ class MaoClient:
     def status(self) -> NodeStatus:
         """Return the readiness of every service and store, versions, next steps."""
         return self.http.get("/status", NodeStatus)
+
+    def engine(self) -> EngineInfo:
+        """Return the container engine's capacity, and how many slots are in use."""
+        return self.http.get("/engine", EngineInfo)
 
     def accept_store(self) -> None:
         """Accept the node's etcd as it is now, despite lost data."""

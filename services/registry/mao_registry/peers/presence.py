@@ -194,4 +194,4 @@ class Members:
 
 
 def _not_present(node: str) -> NotFound:
-    return NotFound(f"The node {node!r} is not present.", next="See who is present with 'maoctl node get'.")
+    return NotFound(f"The node {node!r} is not present.", next="See who is present with 'maoctl node list'.")

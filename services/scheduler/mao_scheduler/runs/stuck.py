@@ -165,7 +165,7 @@ class StuckStepMonitor:
                 detail=f"The node's clock was set {way} by {by:.0f} s at about "
                 f"{format_time(self._clock.now().replace(microsecond=0))}.",
                 next_step="Synchronise the node's clock by NTP, since ticks depend on it, and check the runs "
-                "of that time: maoctl run get",
+                "of that time: maoctl run list",
             )
         elif self._jumped_at is not None and _boot_time() - self._jumped_at > CLOCK_STABLE_AFTER:
             self._jumped_at = None
