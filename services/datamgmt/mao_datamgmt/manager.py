@@ -72,6 +72,7 @@ from .monitoring.alarms import Alarms
 from .monitoring.analysis import RunAnalysis
 from .monitoring.series import SeriesRecorder
 from .monitoring.webhooks import SealedSecrets, Webhooks
+from .notifications.service import Notifications
 from .rounds.input_gate import skipped_alarm
 from .rounds.participation import DatasetSharing
 from .rounds.peer_records import PeerRecords, Voters
@@ -130,6 +131,9 @@ class DataManager:
         self.alarms = Alarms(node, own, clock, unreadable)
         client = WebhookClient(hosts=settings.webhook_hosts.split(","), parts=settings.own_hosts())
         self.webhooks = Webhooks(node, own, clock, self.alarms, seal, client, unreadable, conditions)
+        self.notifications = Notifications(
+            settings, own, clock, self.alarms, seal, client, unreadable, conditions
+        )
         self.analysis = RunAnalysis(
             runs,
             self.mirror,
@@ -188,6 +192,7 @@ class DataManager:
             self.signers.run(),
             *self.analysis.loops(),
             self.webhooks.run(),
+            *self.notifications.loops(),
             self.health.run(),
             recheck_unreadable(self.unreadable),
             *backups,
