@@ -14,6 +14,8 @@ from maoctl.output import say, write
 from maoctl.session import OutputOption, YesOption, confirm, example, get_session
 from maoctl.views import registry
 
+from . import notification
+
 app = typer.Typer(help="Alarms of this node.", no_args_is_help=True, rich_markup_mode=None)
 series_app = typer.Typer(help="Control metrics of this node.", no_args_is_help=True, rich_markup_mode=None)
 webhook_app = typer.Typer(
@@ -53,6 +55,9 @@ def ack(
     """Acknowledge an alarm."""
     get_session(context).client.alarms.acknowledge(alarm, by or getpass.getuser(), note)
     say(f"alarm/{alarm} acknowledged")
+
+
+notification.add_to(app)
 
 
 @series_app.command("get", epilog=example("maoctl series get", "maoctl series get crawl collect images"))
