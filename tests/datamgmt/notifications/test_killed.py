@@ -72,9 +72,12 @@ class Outside:
     sent: list[str] = field(default_factory=list)
     refuses: str | None = None
     attempts: int = 0
+    seconds: float = 0.0  # until the receiver answers
 
     async def send(self, url: str, title: str, text: str) -> str | None:
-        return self._take(title)
+        error = self._take(title)
+        await asyncio.sleep(self.seconds)
+        return error
 
     async def check(self, url: str) -> str | None:
         return None
@@ -293,6 +296,20 @@ async def test_messages_reminders_follow_the_clock_until_somebody_acknowledges(
     title = "[node-1] still: disk is short of space"
     assert node.outside.sent == ["[node-1] disk is short of space", title, title]
     assert await Records(node.store, keys.notices_prefix(NODE), Notice).all() == []
+
+
+async def test_messages_that_are_being_sent_while_the_service_stops_are_recorded(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = node.notifications(monkeypatch)
+    await made.channels.add(ChannelRequest(name="mail", url="mailto://lab.example"))
+    node.outside.seconds = 3
+    async with background(*made.loops()):
+        await raise_alarm(node.store)
+        await eventually_answers(lambda: _is_sent(node, 1))
+    async with background(*node.notifications(monkeypatch).loops()):
+        await asyncio.sleep(86400)
+    assert node.outside.attempts == 1
 
 
 async def test_messages_without_channel_alarms_write_no_notice(

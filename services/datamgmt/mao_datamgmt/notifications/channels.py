@@ -1,7 +1,7 @@
 """Channels with encrypted URLs, and the delivery of the messages to channels and heartbeats.
 
 The messages of a channel are sent in order, the next one when the one before has arrived or is given up. A
-message may arrive twice if the process is killed between the answer and the record of it.
+message may arrive twice if the process is killed, not stopped, between the answer and the record of it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ GIVE_UP_PING_AFTER = timedelta(hours=1)  # later, a ping would say that somethin
 TRIES_BEFORE_CONDITION = 3
 KEEP_DONE, KEEP_DONE_FOR = 1000, timedelta(days=30)
 RETENTION_PERIOD = 3600.0  # seconds
+STOP_GRACE = 5.0  # seconds for a message that is being sent while the service stops
 
 
 def after_failure(message: Message, error: str, now: datetime, chance: float | None = None) -> Message:
@@ -219,20 +220,33 @@ class Channels:
         message, now = stored.record, self._clock.now()
         if message.not_before is not None and message.not_before > now:
             return min(RETRY.maximum, (message.not_before - now).total_seconds())
+        work = asyncio.ensure_future(self._deliver(stored))
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:  # a service that stops records what it has sent
+            await asyncio.wait([work], timeout=STOP_GRACE)
+            work.cancel()
+            raise
+        return 0.0
+
+    async def _deliver(self, stored: Stored[Message]) -> None:
+        """Send a message and record the outcome."""
+        message = stored.record
         error = await self._attempt(message)
         now = self._clock.now()
         if error is None:
-            log.info("message.delivered", message=message.id)
             after = message.model_copy(update={"delivered_at": now, "last_error": None})
             self._clear_condition(message.channel)
         else:
-            log.warning("message.failed", message=message.id, error=error)
             after = after_failure(message, error, now)
             self._report_condition(after)
         revision = await self.messages.replace(message.id, after, stored.revision)
         if revision is not None:
             self._mirror.note(message.id, after, revision)
-        return 0.0
+        if error is None:
+            log.info("message.delivered", message=message.id)
+        else:
+            log.warning("message.failed", message=message.id, error=error)
 
     async def _attempt(self, message: Message) -> str | None:
         """Send a message; return why it did not arrive, or None."""
