@@ -257,5 +257,14 @@ def test_texts_name_what_happened_and_the_next_step() -> None:
     assert "ack" not in over
 
 
+def test_texts_title_is_one_printable_line() -> None:
+    found = alarm(
+        "service", pipeline=None, dataset=None, subject="a\r\nBcc: eve@lab.example\x1b[2J" + "x" * 300
+    )
+    title = message_title(found, "raised")
+    assert title.isprintable()
+    assert len(title) == 200
+
+
 def test_texts_are_cut_to_what_services_accept() -> None:
     assert len(message_text(alarm(detail="x" * 10_000), "raised")) == MAX_TEXT

@@ -46,6 +46,7 @@ async def test_sender_refusal_is_an_error(answer: int) -> None:
         ("json", "2130706433"),
         ("mailto", "0.0.0.0"),
         ("mailto", "169.254.169.254"),
+        ("rsyslog", "127.0.0.1"),  # by UDP
     ],
 )
 async def test_sender_connects_to_no_address_of_this_machine(scheme: str, host: str) -> None:

@@ -148,7 +148,7 @@ def _addresses(hosts: Iterable[str]) -> set[tuple[str, int | None]]:
 
 
 def guard_connections(hosts: Iterable[str], parts: Iterable[str]) -> None:
-    """Refuse connections to this machine from now on; a hook cannot be removed.
+    """Refuse connections to this machine, and programs, from now on; a hook cannot be removed.
 
     Allowed are `hosts`, and the proxies that the environment names.
     """
@@ -157,7 +157,9 @@ def guard_connections(hosts: Iterable[str], parts: Iterable[str]) -> None:
     own = {address for address, _ in _addresses(parts)}
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event != "socket.connect":
+        if event in _STARTS_PROGRAMS:
+            raise PermissionError("no program is started here")
+        if event not in _CONNECTS or args[1] is None:
             return
         name = args[1]
         if not isinstance(name, tuple):
@@ -173,6 +175,8 @@ def guard_connections(hosts: Iterable[str], parts: Iterable[str]) -> None:
     sys.addaudithook(hook)
 
 
+_CONNECTS = frozenset({"socket.connect", "socket.sendmsg", "socket.sendto"})
+_STARTS_PROGRAMS = frozenset({"os.exec", "os.posix_spawn", "os.system", "subprocess.Popen"})
 _refused: list[str] = []  # kinds of the addresses that were refused; Apprise hides the exceptions
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mao_shared.models import Alarm, format_time
 from mao_shared.models.notification import RUN_FAILED, RUN_LATE, RUN_MISSED, AlarmEvent
 
+MAX_TITLE = 200  # characters
 MAX_TEXT = 3000  # characters; several services refuse longer messages
 _TITLES = {
     RUN_FAILED: "run failed",
@@ -25,7 +26,7 @@ _ENDS = {
 
 
 def message_title(alarm: Alarm, event: AlarmEvent) -> str:
-    """Return the subject of a message, for example `[node-1] crawl: run failed`."""
+    """Return the subject of a message, one line, for example `[node-1] crawl: run failed`."""
     about = alarm.pipeline or alarm.dataset or alarm.subject
     what = _TITLES.get(alarm.kind, alarm.kind)
     if event == "over":
@@ -33,7 +34,8 @@ def message_title(alarm: Alarm, event: AlarmEvent) -> str:
     elif event == "reminder":
         what = f"still: {what}"
     where = f"{about}: " if about else ""
-    return f"[{alarm.node}] {where}{what}"[:200]
+    title = f"[{alarm.node}] {where}{what}"
+    return "".join(letter if letter.isprintable() else " " for letter in title)[:MAX_TITLE]
 
 
 def message_text(alarm: Alarm, event: AlarmEvent) -> str:
