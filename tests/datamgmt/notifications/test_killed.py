@@ -19,7 +19,15 @@ import pytest
 from mao_datamgmt.monitoring.alarms import Alarms
 from mao_datamgmt.monitoring.webhooks import SealedSecrets
 from mao_datamgmt.notifications import service
-from mao_datamgmt.notifications.channels import GIVE_UP_AFTER, RETRY, expired_messages, next_message
+from mao_datamgmt.notifications.channels import (
+    GIVE_UP_AFTER,
+    GIVE_UP_PING_AFTER,
+    RETRY,
+    after_failure,
+    expired_messages,
+    next_message,
+    seconds_until_due,
+)
 from mao_datamgmt.notifications.service import Notifications
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
@@ -365,6 +373,30 @@ def test_next_message_is_the_oldest_that_is_not_done() -> None:
     ping = message("z", 1, event="start")
     assert next_message([message("b", 1, event="success"), done, ping, message("c", 2)]) == ping
     assert next_message([done]) is None
+
+
+def test_seconds_until_due_survives_a_clock_that_was_set_back() -> None:
+    one = message("a", 0)
+    waits = one.model_copy(update={"not_before": one.created_at + timedelta(seconds=90)})
+    assert seconds_until_due(one, one.created_at) == 0
+    assert seconds_until_due(waits, one.created_at) == 90
+    assert seconds_until_due(waits, one.created_at + timedelta(seconds=90)) == 0
+    assert seconds_until_due(waits, one.created_at - timedelta(days=1)) == 0
+
+
+def test_after_failure_pauses_grow_to_an_hour_and_pings_are_given_up_sooner() -> None:
+    one = message("a", 0)
+    pauses = []
+    for _ in range(12):
+        one = after_failure(one, "no", one.created_at, 0.5)
+        assert one.not_before is not None
+        pauses.append((one.not_before - one.created_at).total_seconds())
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[1], pauses[-1]) == (15, 25, 3600)
+    ping, text = message("p", 0, event="start"), message("t", 0)
+    later = ping.created_at + GIVE_UP_PING_AFTER + timedelta(seconds=1)
+    assert after_failure(ping, "no", later).given_up
+    assert not after_failure(text, "no", later).given_up
 
 
 def test_expired_messages_are_done_and_old_or_too_many() -> None:

@@ -49,6 +49,17 @@ def after_failure(message: Message, error: str, now: datetime, chance: float | N
     return message.model_copy(update=changes)
 
 
+def seconds_until_due(message: Message, now: datetime) -> float:
+    """Return how long a message still waits, 0 if it is due. Pure.
+
+    A wait that is longer than any pause comes from a clock that was set back.
+    """
+    if message.not_before is None:
+        return 0.0
+    wait = (message.not_before - now).total_seconds()
+    return wait if 0 < wait <= RETRY.maximum else 0.0
+
+
 def next_message(messages: Iterable[Message]) -> Message | None:
     """Return the message of a channel to send next: the oldest that is not done. Pure."""
     waiting = (message for message in messages if not message.is_done)
@@ -218,8 +229,8 @@ class Channels:
         if stored is None or stored.record.is_done:
             return 1.0  # the mirror follows
         message, now = stored.record, self._clock.now()
-        if message.not_before is not None and message.not_before > now:
-            return min(RETRY.maximum, (message.not_before - now).total_seconds())
+        if (wait := seconds_until_due(message, now)) > 0:
+            return wait
         work = asyncio.ensure_future(self._deliver(stored))
         try:
             await asyncio.shield(work)
