@@ -39,6 +39,9 @@ NAMES: dict[str, str] = {
     "open-to-local-users": "only the node's user steers it",
     "backup": "the last backup is whole and not too old (subject: its folder)",
     "restored": "after a restore, the runs since the backup are looked up (subject: dataset)",
+    "node-silent": "the federation's other nodes were seen lately (subject: the node)",
+    "certificate": "this node's certificates are renewed in time (subject: the file)",
+    "channel": "messages about alarms reach a channel (subject: its name)",
     "service": "a service answers (subject: its name)",
 }
 """The names of all conditions, and what each one checks; docs/operations.md has a row for each."""

@@ -18,6 +18,7 @@ from mao_registry.federation.lifecycle import Lifecycle
 from mao_registry.federation.status import watch_quorum
 from mao_registry.peers.logs import LogResponder
 from mao_registry.peers.presence import LastSeenReporter, Presence
+from mao_registry.peers.silent import SilentNodes
 from mao_registry.records.stores import Repositories
 from mao_shared import keys
 from mao_shared.clock import SystemClock
@@ -99,7 +100,15 @@ def _federation_controller(
     return made, "reconcile", made.run, made._wake.set
 
 
+def _silent_nodes(
+    repositories: Repositories, conditions: Conditions
+) -> tuple[object, str, Any, Callable[[], object]]:
+    made = SilentNodes(repositories, SystemClock(), 3600, conditions)
+    return made, "check", made.run, lambda: None
+
+
 LOOPS = {
+    "silent-nodes": _silent_nodes,
     "consent": _trust_controller,
     "last-seen": _last_seen,
     "presence": _presence,
@@ -113,6 +122,7 @@ async def test_loop_continues_after_exception(
     repositories: Repositories, conditions: Conditions, monkeypatch: pytest.MonkeyPatch, loop: str
 ) -> None:
     monkeypatch.setattr("mao_registry.consent.trust.SETTLE_TIME", 0.01)
+    monkeypatch.setattr("mao_registry.peers.silent.CHECK_PERIOD", 0.01)
     part, method, run, poke = LOOPS[loop](repositories, conditions)
     assert loop in await check_loop_survives(part, method, run, conditions, poke=poke)
 

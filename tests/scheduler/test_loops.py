@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mao_scheduler.runs import peer_runs, stuck
+from mao_scheduler.runs import health_monitor, peer_runs, stuck
 from mao_scheduler.scheduler import Scheduler
 from mao_scheduler.schedules import timer
 from mao_shared.reconcile import recheck_unreadable
@@ -26,6 +26,7 @@ LOOPS: dict[str, Callable[[Scheduler], Loop]] = {
     "marks": lambda made: (made.timer._marks, "save", made.timer.run, made.timer._marks.changed.set),
     "retention": lambda made: (made.retention, "sweep", made.retention.run, lambda: None),
     "publishing": lambda made: (made.publisher, "publish", made.publisher.run, made.publisher._hint.set),
+    "late-runs": lambda made: (made.health, "check_late", made.health.run, lambda: None),
     "stuck": lambda made: (made.stuck, "_check", made.stuck.run, lambda: None),
     "unreadable-records": lambda made: (
         made.unreadable,
@@ -41,8 +42,10 @@ async def test_loops_continue_after_failed_item(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(timer, "SAVE_DELAY", 0.01)
     monkeypatch.setattr(peer_runs, "BATCH_DELAY", 0.01)
     monkeypatch.setattr(stuck, "CHECK_PERIOD", 0.01)
+    monkeypatch.setattr(health_monitor, "LATE_PERIOD", 0.01)
     monkeypatch.setattr("mao_shared.reconcile.mirror.RECHECK_PERIOD", 0.01)
     async with scheduler(MemoryStore(), ManualClock()) as made:
         monkeypatch.setattr(made.retention, "_interval", 0.01)
+        made.health.caught_up.set()  # as after its first listing
         part, method, run, poke = LOOPS[loop](made)
         assert loop in await check_loop_survives(part, method, run, made.conditions, poke=poke)

@@ -17,6 +17,8 @@ from maoctl.session import CliSession, OutputOption, YesOption, confirm, example
 from maoctl.tree import App
 from maoctl.views import registry
 
+from . import notification
+
 if TYPE_CHECKING:
     from mao_shared.models import Alarm, WebhookState
 
@@ -90,6 +92,9 @@ def ack(
     found = _alarm(session, alarm)
     session.client.alarms.acknowledge(found.id, by or getpass.getuser(), note)
     say(f"alarm/{found.id} acknowledged")
+
+
+notification.add_to(app)
 
 
 @series_app.command(

@@ -73,6 +73,7 @@ from .monitoring.analysis import RunAnalysis
 from .monitoring.open_alarms import OpenAlarms
 from .monitoring.series import SeriesRecorder
 from .monitoring.webhooks import SealedSecrets, Webhooks
+from .notifications.service import Notifications
 from .rounds.input_gate import skipped_alarm
 from .rounds.participation import DatasetSharing
 from .rounds.peer_records import PeerRecords, Voters
@@ -132,6 +133,9 @@ class DataManager:
         self.alarms = Alarms(node, own, clock, unreadable)
         client = WebhookClient(hosts=settings.webhook_hosts.split(","), parts=settings.own_hosts())
         self.webhooks = Webhooks(node, own, clock, self.alarms, seal, client, unreadable, conditions)
+        self.notifications = Notifications(
+            settings, own, clock, self.alarms, seal, client, unreadable, conditions
+        )
         self.analysis = RunAnalysis(
             runs,
             self.mirror,
@@ -196,6 +200,7 @@ class DataManager:
             *self.analysis.loops(),
             self.webhooks.run(),
             *self.open_alarms.loops(),
+            *self.notifications.loops(),
             self.health.run(),
             recheck_unreadable(self.unreadable),
             *backups,

@@ -18,11 +18,13 @@ from mao_shared.store import Store, Unreadable, open_admin, open_store
 
 from .consent.agreements import Agreements
 from .federation.context import FederationContext, signal_supervisor
+from .federation.expiry import watch_certificates
 from .federation.files import RegistryFiles
 from .federation.lifecycle import Lifecycle
 from .federation.status import watch_quorum
 from .node_services import HttpNodeServices, NodeServices
 from .peers.presence import Presence
+from .peers.silent import SilentNodes
 from .records.stores import Repositories
 from .registry import build
 from .routes import ROUTES
@@ -93,6 +95,8 @@ def make_app(
         )
         service.run(Replicator(shared, conditions=conditions).run(), presence.run(), *registry.loops())
         service.run(lifecycle.controller.run(), watch_quorum(shared, conditions))
+        silent = SilentNodes(repositories, clock, settings.silent_after, conditions)
+        service.run(silent.run(), watch_certificates(context, conditions))
         if settings.join_token_file is not None:
             service.run(lifecycle.join_by_file(settings.join_token_file))
         if store is None:  # a store that is passed in is new

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
+from mao_shared.models.common import Seconds
 from mao_shared.settings import ServiceSettings
 
 from .federation.context import EtcdAddress
@@ -42,6 +43,7 @@ class RegistrySettings(ServiceSettings):
     Args:
         labels: labels of this node, published with its presence.
         member_ttl: seconds after which a node whose registry has stopped counts as absent.
+        silent_after: seconds without a sign of another node after which it is reported as silent.
         share_logs: let other nodes of the federation read the logs of this node's runs.
         federation_address: host name or address at which others reach this node's etcd; without it this node
             never becomes a core node.
@@ -54,6 +56,7 @@ class RegistrySettings(ServiceSettings):
     port: int = 8081
     labels: Annotated[dict[str, str], NoDecode, BeforeValidator(parse_labels)] = Field(default_factory=dict)
     member_ttl: int = Field(default=15, ge=2, le=3600)
+    silent_after: Seconds = Field(default=3600, gt=0)
     share_logs: bool = False
     federation_address: Annotated[str | None, AfterValidator(check_host)] = None
     federation_port: int = Field(default=2391, ge=1, le=65_534)

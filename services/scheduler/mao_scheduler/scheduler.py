@@ -25,6 +25,7 @@ from .enrolments import EnrolmentLookup
 from .metrics import SchedulerMetrics
 from .runs.commands import RunCommands
 from .runs.controller import RunController
+from .runs.health_monitor import HealthMonitor
 from .runs.lifecycle import is_active
 from .runs.peer_runs import RunPublisher
 from .runs.retention import RetentionPolicy, RunRetention
@@ -60,6 +61,7 @@ class Scheduler:
     backfill: Backfill
     publisher: RunPublisher
     stuck: StuckStepMonitor
+    health: HealthMonitor
     defragmenter: Defragmenter
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
@@ -73,6 +75,7 @@ class Scheduler:
             self.retention.run(),
             self.publisher.run(),
             self.stuck.run(),
+            self.health.run(),
             self.defragmenter.run(),
             recheck_unreadable(self.unreadable),
         ]
@@ -110,6 +113,7 @@ def make_scheduler(
     timer = Timer(
         node, schedules, enrolments, mirror, marks, clock, metrics, no_tick_due, forgotten, runs, conditions
     )
+    health = HealthMonitor(mirror, runs, clock, settings.late_after, no_tick_due, unreadable, conditions)
     policy = RetentionPolicy(
         settings.keep_runs, timedelta(days=settings.keep_days), timedelta(seconds=settings.settle_after)
     )
@@ -134,6 +138,7 @@ def make_scheduler(
             clock,
             no_tick_due,
             conditions,
+            after=health.caught_up,
         ),
         runs=RunCommands(mirror, runs, lookup, clock),
         jobs=jobs,
@@ -143,6 +148,7 @@ def make_scheduler(
             node, mirror, runs, schedules, enrolments, marks, federation, clock, conditions, unreadable
         ),
         stuck=StuckStepMonitor(mirror, conditions, clock, settings.stuck_after),
+        health=health,
         defragmenter=Defragmenter(store, timer.next_due, clock, conditions),
     )
 

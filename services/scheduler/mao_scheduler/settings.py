@@ -16,4 +16,5 @@ class SchedulerSettings(ServiceSettings):
     keep_days: float = Field(default=400, gt=0)  # days for which an ended run is kept
     settle_after: Seconds = 600  # after its end, before a settled run becomes history
     stuck_after: Seconds = Field(default=900, gt=0)  # beyond the expected time, until a step is reported
+    late_after: Seconds = Field(default=300, gt=0)  # after its tick, until a run without a tool is reported
     retention_interval: float = Field(default=600, gt=0)  # seconds between two passes

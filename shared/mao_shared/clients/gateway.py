@@ -19,6 +19,7 @@ from mao_shared.models.tool import CheckReport, CheckRequest
 from .gateway_data import BinaryWriter, DatasetCalls, ExternalDataCalls, RoundCalls
 from .gateway_federation import AlarmCalls, FederationCalls, NodeCalls, WebhookCalls
 from .gateway_http import GatewayHttp, Resource, StalenessCallback, compact, url_path
+from .gateway_notifications import NotificationCalls
 from .responses import ServerEvent, check, dump_body, read_events, read_json, request_body
 from .services import PULL_TIMEOUT
 
@@ -67,6 +68,7 @@ class MaoClient:
         self.federation = FederationCalls(http)
         self.alarms = AlarmCalls(http)
         self.webhooks = WebhookCalls(http)
+        self.notifications = NotificationCalls(http)
 
     def __enter__(self) -> Self:
         return self

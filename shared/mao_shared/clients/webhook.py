@@ -75,6 +75,13 @@ class WebhookClient:
             "webhook-timestamp": str(timestamp),
             "webhook-signature": sign(secret, message_id, timestamp, body),
         }
+        return await self._try(url, headers, body)
+
+    async def ping(self, url: str) -> str | None:
+        """Post without a body. Return None if it was accepted (any 2xx), otherwise why it was not."""
+        return await self._try(url, {}, b"")
+
+    async def _try(self, url: str, headers: dict[str, str], body: bytes) -> str | None:
         try:
             return await self._send(httpx.URL(url), headers, body)
         except AddressRefused as error:

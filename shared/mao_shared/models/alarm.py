@@ -104,7 +104,7 @@ class Alarm(Record):
     Alarms about a condition of the node are stored under `keys.condition_alarm(node, id)`, which older
     versions do not read. `reason`: what `expected` and `band` come from.
     `service`: reported it; `subject`: the dataset, run or key affected; `next`: how to
-    fix it; `over`: when the condition held again.
+    fix it; `over`: when the condition held again; `count`: runs or ticks in a row that it is about.
     """
 
     key_field = "id"
@@ -128,6 +128,7 @@ class Alarm(Record):
     subject: str | None = None
     next: str | None = None
     over: Timestamp | None = None
+    count: int | None = None
 
 
 class AcknowledgeBody(Record):

@@ -22,6 +22,7 @@ from mao_shared.errors import Conflict, MaoError, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Delivery, Webhook, is_name
 from mao_shared.models.node import Condition, OpenCondition
+from mao_shared.models.notification import Notice
 from mao_shared.reconcile import Backoff, every
 from mao_shared.store import Check, Delete, Put, Records, Store, Stored, dump, retry_lost
 
@@ -34,13 +35,21 @@ MAX_WAITING_WRITES = 1000  # queued writes; the oldest ones beyond that are drop
 
 
 async def alarm_writes(store: Store, node: str, key: str, alarm: Alarm, now: datetime) -> list[Put]:
-    """Return the writes that raise an alarm: its record, and a delivery for each webhook."""
+    """Return the writes that raise an alarm.
+
+    They are its record, a delivery for each webhook, and if there are channels, the notice from which the
+    data manager decides who is told.
+    """
     hooks = await Records(store, keys.webhooks_prefix(node), Webhook).page()
     names = [stored.record.name for stored in hooks.items]
     due = [Delivery(alarm=alarm.id, webhook=name, created_at=now) for name in names]
     deliveries = [
         Put(keys.delivery(node, delivery.alarm, delivery.webhook), dump(delivery)) for delivery in due
     ]
+    channels = await store.list(keys.channels_prefix(node), limit=1)
+    if channels.entries:
+        notice = Notice(alarm=alarm.id, created_at=now)
+        deliveries.append(Put(keys.notice(node, alarm.id), dump(notice)))
     return [Put(key, dump(alarm)), *deliveries]
 
 

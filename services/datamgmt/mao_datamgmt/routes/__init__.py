@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from mao_shared.web.api_pages import make_routes
 
-from . import alarms, datasets, evidence, external, git, rounds
+from . import alarms, datasets, evidence, external, git, notifications, rounds
 
 ROUTES = make_routes(
     "datamgmt",
     (
         datasets.router,
         alarms.router,
+        notifications.router,
         external.router,
         external.verbatim,
         git.router,

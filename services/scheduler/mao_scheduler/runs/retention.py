@@ -114,7 +114,10 @@ def newest_ticks(runs: Iterable[Run | IndexedRun]) -> dict[str, datetime]:
 
 
 class RunRetention:
-    """Moves and removes runs every `interval` seconds, while `no_tick_due` is set."""
+    """Moves and removes runs every `interval` seconds, while `no_tick_due` is set.
+
+    It starts when `after` is set: when all runs that have ended are judged (`health_monitor.py`).
+    """
 
     def __init__(
         self,
@@ -127,8 +130,11 @@ class RunRetention:
         clock: Clock,
         no_tick_due: asyncio.Event,
         conditions: Conditions | None = None,
+        *,
+        after: asyncio.Event | None = None,
     ) -> None:
         self._conditions = conditions
+        self._after = after
         self._guard = Guard("retention", conditions)
         self._runs = runs
         self._schedules = schedules
@@ -144,6 +150,8 @@ class RunRetention:
         async def step() -> None:
             await self.sweep()
 
+        if self._after is not None:
+            await self._after.wait()
         first = min(FIRST_DELAY, self._interval)
         await every(self._interval, step, name="retention", initial_delay=first, conditions=self._conditions)
 

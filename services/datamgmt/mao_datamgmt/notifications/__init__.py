@@ -1,0 +1,1 @@
+"""Tells people about alarms: who and when (decide), the messages (notifier), their delivery (channels)."""

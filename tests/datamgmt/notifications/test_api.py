@@ -1,0 +1,122 @@
+"""`/channels`, `/rules`, `/heartbeats` and `/messages`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mao_datamgmt.notifications.notifier import MAX_RULES
+from mao_shared.models.notification import Message, message_id
+from mao_shared.store.memory import MemoryStore
+from tests.datamgmt.conftest import Api, api_on
+from tests.support.receivers import http_server
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+RULE: dict[str, Any] = {"name": "night", "channels": ["phone"], "failures": 3}
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    with api_on(tmp_path, MemoryStore()) as api:
+        yield api
+
+
+def test_rules_are_added_replaced_and_removed(api: Api) -> None:
+    assert api.post("/rules", json=RULE).status_code == 201
+    assert api.post("/rules", json=RULE).status_code == 409
+    assert api.put("/rules/night", json=RULE | {"failures": 2}).json()["failures"] == 2
+    assert api.put("/rules/other", json=RULE).status_code == 422
+    assert [rule["name"] for rule in api.get("/rules").json()["items"]] == ["night"]
+    assert api.run(api.app.state.manager.notifications.rules.remove("night")) is None
+    assert api.get("/rules/night").json()["code"] == "rule-not-found"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"quiet": {"start": "22:00", "end": "07:00", "timezone": "Nowhere"}},
+        {"reminder": 59},
+        {"failures": 0},
+        {"kinds": [""]},
+        {"channels": ["../x"]},
+        {"unknown": 1},
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(api: Api, wrong: dict[str, Any]) -> None:
+    assert api.post("/rules", json=RULE | wrong).status_code == 422
+
+
+def test_rules_are_limited(api: Api) -> None:
+    for number in range(MAX_RULES):
+        assert api.put(f"/rules/r{number}", json=RULE | {"name": f"r{number}"}).status_code == 200
+    assert api.put("/rules/r0", json=RULE | {"name": "r0"}).status_code == 200
+    assert api.put("/rules/more", json=RULE | {"name": "more"}).status_code == 409
+    assert api.post("/rules", json=RULE).status_code == 409
+
+
+@pytest.mark.parametrize("path", ["/channels/none", "/heartbeats/none", "/rules/none"])
+def test_unknown_names_are_404(api: Api, path: str) -> None:
+    assert api.get(path).status_code == 404
+    if not path.startswith("/rules"):
+        assert api.post(f"{path}/test").status_code == 404
+
+
+@pytest.mark.parametrize("url", ["dbus://", "no url", "json://a/?template=/etc/passwd"])
+def test_channels_refuse_urls_without_repeating_them(api: Api, url: str) -> None:
+    answer = api.post("/channels", json={"name": "phone", "url": url})
+    assert answer.json()["code"] == "channel-url-refused"
+    assert "/etc/passwd" not in answer.text
+
+
+def test_channel_is_added_tested_and_shown_masked(api: Api) -> None:
+    pytest.importorskip("apprise", reason="made before requirements.lock had it: run `make venv`")
+    with http_server() as got:
+        url = f"ntfy://127.0.0.1:{got.port}/secret-topic"
+        made = api.post("/channels", json={"name": "phone", "url": url})
+        assert (made.status_code, made.json()["url"]) == (201, "ntfy://…")
+        assert api.post("/channels", json={"name": "phone", "url": url}).status_code == 409
+        assert api.post("/channels/phone/test").json() == {"delivered": True, "error": None}
+        assert len(got.bodies) == 1
+        got.answer = 403
+        refused = api.post("/channels/phone/test").json()
+    assert not refused["delivered"]
+    assert "secret-topic" not in refused["error"] + api.get("/channels").text
+
+
+def test_heartbeat_is_set_tested_and_shown_masked(api: Api) -> None:
+    with http_server() as got:
+        url = f"http://127.0.0.1:{got.port}/ping/secret-id"
+        assert api.put("/heartbeats/crawl", json={"url": url}).json()["url"].endswith("/…")
+        assert api.post("/heartbeats/crawl/test").json()["delivered"]
+        assert got.events() == ["/ping/secret-id"]
+    assert "secret-id" not in api.get("/heartbeats").text
+
+
+@pytest.mark.parametrize("url", ["ftp://a/", "https://u:p@a/", "http://", "http://169.254.169.254/"])
+def test_heartbeat_addresses_that_are_refused(api: Api, url: str) -> None:
+    assert api.put("/heartbeats/crawl", json={"url": url}).status_code == 422
+
+
+def test_messages_are_listed_by_channel_and_alarm(api: Api) -> None:
+    records = api.app.state.manager.notifications.channels.messages
+    for about, channel in (("a1", "mail"), ("a1", "phone"), ("a2", "mail")):
+        one = Message(
+            id=message_id(about, channel, "raised"),
+            channel=channel,
+            event="raised",
+            about=about,
+            created_at=NOW,
+            delivered_at=NOW,
+        )
+        api.run(records.create(one.id, one))
+
+    def listed(**params: str) -> list[str]:
+        return [message["id"] for message in api.get("/messages", params=params).json()["items"]]
+
+    assert listed() == ["a1~mail~raised", "a1~phone~raised", "a2~mail~raised"]
+    assert listed(channel="mail") == ["a1~mail~raised", "a2~mail~raised"]
+    assert listed(about="a1", channel="phone") == ["a1~phone~raised"]
