@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from mao_shared import models
-from mao_shared.models import alarm, dataset, evidence, external, federation, run, schema, tool
+from mao_shared.models import alarm, dataset, evidence, external, federation, notification, run, schema, tool
 from mao_shared.models import round as rounds
 from mao_shared.models import schedule as schedules
 from mao_shared.models.enrolment import PipelineDiff
@@ -31,6 +31,8 @@ OLD_RUN = f"20260131T023000Z-{PIPELINE}-9f8e7d6c"
 ALARM = "level-shift-air-quality-observations-zurich-rows-20260131T120000Z"
 ROUND = "20260131T120000Z"
 SERIES = f"{PIPELINE}/{TOOL}/median-particulate-matter"
+CHANNEL = "observatory-operations-mail"
+RULE = "at-night-only-what-cannot-wait-until-morning"
 WEBHOOK = "mattermost-observatory-operations"
 COMMIT = "c0ffee" * 6 + "abcd"
 REASON = (
@@ -267,6 +269,28 @@ def answer_alarms(gateway: RememberingGateway) -> None:
     gateway.answer("POST", f"/webhooks/{WEBHOOK}/test", {"delivered": True})
 
 
+def answer_notifications(gateway: RememberingGateway) -> None:
+    channel = example(notification.ChannelState, name=CHANNEL, waiting=2, last_error=REASON)
+    gateway.keep("/channels", channel)
+    gateway.answer("POST", "/channels", channel, 201)
+    quiet = {"start": "22:00", "end": "07:00", "timezone": "Europe/Zurich"}
+    limits = {"quiet": quiet, "reminder": 43_200.0, "failures": 3}
+    scope = {"pipelines": [PIPELINE], "datasets": [DATASET], "kinds": ["run-failed", "run-missed"]}
+    gateway.keep("/rules", example(notification.Rule, name=RULE, channels=[CHANNEL], **scope, **limits))
+    url = "https://hc.example.org/…"
+    pinged = {"last": "success", "last_at": ago(90), "last_error": REASON}
+    heartbeat = example(notification.HeartbeatState, pipeline=PIPELINE, url=url, **pinged)
+    gateway.keep("/heartbeats", heartbeat, key="pipeline")
+    gateway.answer("PUT", f"/heartbeats/{PIPELINE}", heartbeat)
+    for path in (f"/channels/{CHANNEL}", f"/heartbeats/{PIPELINE}"):
+        gateway.answer("POST", f"{path}/test", {"delivered": True})
+    message_id = notification.message_id(ALARM, CHANNEL, "raised")
+    message = example(
+        notification.Message, id=message_id, channel=CHANNEL, event="raised", about=ALARM, last_error=REASON
+    )
+    gateway.answer("GET", "/messages", listing(message))
+
+
 def answer_all(gateway: RememberingGateway) -> RememberingGateway:
     """Let a gateway answer every call."""
     answer_registry(gateway)
@@ -275,4 +299,5 @@ def answer_all(gateway: RememberingGateway) -> RememberingGateway:
     answer_rounds(gateway)
     answer_federation(gateway)
     answer_alarms(gateway)
+    answer_notifications(gateway)
     return gateway

@@ -34,11 +34,13 @@ ARGUMENTS = {
     "node": node.NODE,
     "alarm": node.ALARM,
     "webhook": node.WEBHOOK,
+    "channel": node.CHANNEL,
+    "rule": node.RULE,
     "context": "lab",
     "key": node.TOOL,
     "cron": "'30 2 * * *'",
 }
-"""The value of an argument by its name; one called `name` has that of the command's noun."""
+"""The value of an argument by its name; one called `name` has that of the noun, the word before the verb."""
 LINES = {
     "apply": "-f {records}",
     "diff": "-f {records}",
@@ -66,6 +68,9 @@ LINES = {
     "vote schema": f"{node.DATASET}",
     "series show": node.SERIES,
     "context add": "new-lab https://lab.example.org",
+    "alarm channel add": "phone ntfys://ntfy.example.org/alarms",
+    "alarm rule set": f"{node.RULE} --channel {node.CHANNEL} --quiet 22:00-07:00 --reminder 12h",
+    "alarm heartbeat set": f"{node.PIPELINE} https://hc.example.org/ping/8f2c",
     "webhook add": "new-hook https://lab.example.org/x",
     "node backup": "{folder}/backup.tar.gz",
     "node restore": "{folder}/none.tar.gz",
@@ -100,7 +105,7 @@ LISTS = [path for path, command in COMMANDS.items() if any(p.name == "sort_by" f
 def command_line(path: str, tmp_path: Path, *, minimal: bool = False) -> list[str]:
     """Return a command with values for its required arguments, and with `--yes` where it would ask."""
     command = COMMANDS[path]
-    noun = path.split()[0]
+    noun = path.split()[-2:][0]
     words = [
         ARGUMENTS[noun if param.name == "name" else param.name]
         for param in command.params
@@ -219,7 +224,7 @@ def test_wide_shows_every_column_uncut(
     maoctl(*line, "--wide")
     wide = terminal.shown
 
-    assert "…" not in wide
+    assert "…" not in wide.replace("/…", "/")  # a masked URL
     assert len(wide.splitlines()) >= 2
     maoctl(*line, "-o", "wide")
     assert terminal.shown == wide * 2

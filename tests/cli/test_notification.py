@@ -48,8 +48,8 @@ def test_lists_and_single_records_are_shown(
 ) -> None:
     gateway.answer("GET", path, {"items": [record], "cursor": None})
     gateway.answer("GET", f"{path}/{name}", record)
-    assert json.loads(maoctl("alarm", noun, "get", "-o", "json").out) == [record]
-    assert json.loads(maoctl("alarm", noun, "get", name, "-o", "json").out) == record
+    assert json.loads(maoctl("alarm", noun, "get", "-o", "json").out) == [{"kind": noun, **record}]
+    assert json.loads(maoctl("alarm", noun, "get", name, "-o", "json").out) == {"kind": noun, **record}
     assert maoctl("alarm", noun, "get", "-o", "name").out == f"{noun}/{name}\n"
     assert name in maoctl("alarm", noun, "get").out
 

@@ -2,95 +2,37 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mao_shared.errors import InvalidInput
 from maoctl import records
+from maoctl.arguments import (
+    PipelineArgument,
+    channels,
+    datasets,
+    duration_option,
+    heartbeats,
+    pipelines,
+    rules,
+    strip_kind,
+)
 from maoctl.exits import ExitCode
-from maoctl.output import Column, TableView, say
-from maoctl.session import OutputOption, YesOption, confirm, example, get_session
-from maoctl.text import relative
+from maoctl.lookup import did_you_mean
+from maoctl.output import say
+from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
+from maoctl.tree import App
+from maoctl.views.notification import CHANNEL, HEARTBEAT, MESSAGE, RULE
 
 if TYPE_CHECKING:
     from mao_shared.models import notification
 
-channel_app = typer.Typer(
-    help="Channels by which people are told.", no_args_is_help=True, rich_markup_mode=None
-)
-rule_app = typer.Typer(
-    help="Rules: which alarms go to which channels.", no_args_is_help=True, rich_markup_mode=None
-)
-heartbeat_app = typer.Typer(
-    help="Addresses pinged about a pipeline's runs.", no_args_is_help=True, rich_markup_mode=None
-)
+channel_app = App(help="Channels by which people are told.")
+rule_app = App(help="Rules: which alarms go to which channels.")
+heartbeat_app = App(help="Addresses pinged about a pipeline's runs.")
 
-CHANNEL: TableView[notification.ChannelState] = TableView(
-    "channel",
-    [
-        Column("NAME", lambda channel, _: channel.name, keep_whole=True),
-        Column("URL", lambda channel, _: channel.url),
-        Column("PENDING", lambda channel, _: channel.waiting),
-        Column("FAILED", lambda channel, _: channel.given_up),
-        Column("LAST ERROR", lambda channel, _: channel.last_error),
-    ],
-    lambda channel: channel.name,
-)
-RULE: TableView[notification.Rule] = TableView(
-    "rule",
-    [
-        Column("NAME", lambda rule, _: rule.name, keep_whole=True),
-        Column("KINDS", lambda rule, _: rule.kinds or "all"),
-        Column("PIPELINES", lambda rule, _: rule.pipelines or "all"),
-        Column("DATASETS", lambda rule, _: rule.datasets or "all"),
-        Column("CHANNELS", lambda rule, _: rule.channels or "(none)"),
-        Column("REMINDER", lambda rule, _: f"{rule.reminder:.0f}s" if rule.reminder else None, wide=True),
-        Column("QUIET", lambda rule, _: quiet_text(rule.quiet), wide=True),
-        Column("FAILURES", lambda rule, _: rule.failures, wide=True),
-    ],
-    lambda rule: rule.name,
-)
-HEARTBEAT: TableView[notification.HeartbeatState] = TableView(
-    "heartbeat",
-    [
-        Column("PIPELINE", lambda heartbeat, _: heartbeat.pipeline, keep_whole=True),
-        Column("URL", lambda heartbeat, _: heartbeat.url),
-        Column("LAST", lambda heartbeat, _: heartbeat.last),
-        Column("AGE", lambda heartbeat, now: relative(heartbeat.last_at, now), keep_whole=True),
-        Column("PENDING", lambda heartbeat, _: heartbeat.waiting),
-        Column("LAST ERROR", lambda heartbeat, _: heartbeat.last_error),
-    ],
-    lambda heartbeat: heartbeat.pipeline,
-)
-MESSAGE: TableView[notification.Message] = TableView(
-    "message",
-    [
-        Column("CHANNEL", lambda message, _: message.channel, keep_whole=True),
-        Column("EVENT", lambda message, _: message.event),
-        Column("AGE", lambda message, now: relative(message.created_at, now), keep_whole=True),
-        Column("STATE", lambda message, _: message_state(message)),
-        Column("ABOUT", lambda message, _: message.about),
-        Column("TRIES", lambda message, _: message.tries, wide=True),
-        Column("LAST ERROR", lambda message, _: message.last_error),
-    ],
-    lambda message: message.id,
-)
-
-
-def quiet_text(quiet: notification.QuietHours | None) -> str | None:
-    return None if quiet is None else f"{quiet.start}-{quiet.end} {quiet.timezone}"
-
-
-def message_state(message: notification.Message) -> str:
-    if message.delivered_at is not None:
-        return "delivered"
-    return "given up" if message.given_up else "waiting"
-
-
-# Channels
-
-ChannelArgument = Annotated[str, typer.Argument(help="Name of the channel.")]
 UrlArgument = Annotated[
     str | None, typer.Argument(help="Its URL; a secret, so --url-file keeps it from the history.")
 ]
@@ -109,6 +51,34 @@ def _read_url(url: str | None, url_file: typer.FileText | None) -> str:
     return url if url is not None else (url_file.read().strip() if url_file is not None else "")
 
 
+def _report(what: str, result: notification.SendResult) -> None:
+    if not result.delivered:
+        say(f"{what} did not accept the message: {result.error}")
+        raise typer.Exit(ExitCode.FAILED)
+    say(f"{what} accepted the message")
+
+
+# Channels
+
+ChannelArgument = Annotated[
+    str,
+    typer.Argument(help="Name of the channel.", autocompletion=channels, callback=strip_kind("channel")),
+]
+AnyChannel = Annotated[
+    str | None,
+    typer.Argument(
+        help="Name of the channel [default: all].",
+        show_default=False,
+        autocompletion=channels,
+        callback=strip_kind("channel"),
+    ),
+]
+
+
+def _similar_channels(session: CliSession, name: str) -> AbstractContextManager[None]:
+    return did_you_mean((name, lambda: (known.name for known in session.client.notifications.channels())))
+
+
 @channel_app.command(
     "add",
     epilog=example(
@@ -117,7 +87,10 @@ def _read_url(url: str | None, url_file: typer.FileText | None) -> str:
     ),
 )
 def add_channel(
-    context: typer.Context, name: ChannelArgument, url: UrlArgument = None, url_file: UrlFileOption = None
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the channel.")],
+    url: UrlArgument = None,
+    url_file: UrlFileOption = None,
 ) -> None:
     """Add a channel, by the URL of an Apprise service: mail, Slack, Matrix, ntfy and many others."""
     from mao_shared.models.notification import ChannelRequest
@@ -127,47 +100,62 @@ def add_channel(
     say(f"channel/{name} added; try it: maoctl alarm channel test {name}")
 
 
-@channel_app.command("get", epilog=example("maoctl alarm channel get"))
-@channel_app.command("list", hidden=True)
-def get_channel(
-    context: typer.Context,
-    name: Annotated[
-        str | None, typer.Argument(help="Name of the channel [default: all].", show_default=False)
-    ] = None,
-    output: OutputOption = None,
-) -> None:
+@channel_app.command("get", lists=True, epilog=example("maoctl alarm channel get"))
+def get_channel(context: typer.Context, name: AnyChannel = None, output: OutputOption = None) -> None:
     """Show the channels and their pending messages."""
     session = get_session(context, output)
     if name is None:
         session.show(CHANNEL, session.client.notifications.channels())
-    else:
+        return
+    with _similar_channels(session, name):
         session.show_one(CHANNEL, session.client.notifications.channel(name))
+
+
+@channel_app.command("show", epilog=example("maoctl alarm channel show phone"))
+def show_channel(context: typer.Context, name: ChannelArgument, output: OutputOption = None) -> None:
+    """Show the details of a channel."""
+    session = get_session(context, output)
+    with _similar_channels(session, name):
+        session.describe(CHANNEL, session.client.notifications.channel(name))
 
 
 @channel_app.command("remove", epilog=example("maoctl alarm channel remove phone --yes"))
 def remove_channel(context: typer.Context, name: ChannelArgument, yes: YesOption = False) -> None:
     """Remove a channel and its pending messages."""
+    session = get_session(context)
     confirm(f"Remove channel {name}?", yes)
-    get_session(context).client.notifications.remove_channel(name)
+    with _similar_channels(session, name):
+        session.client.notifications.remove_channel(name)
     say(f"channel/{name} removed")
 
 
 @channel_app.command("test", epilog=example("maoctl alarm channel test phone"))
 def test_channel(context: typer.Context, name: ChannelArgument) -> None:
     """Send a test message to a channel; exit code 1 if it is not accepted."""
-    _report(f"channel/{name}", get_session(context).client.notifications.test_channel(name))
-
-
-def _report(what: str, result: notification.SendResult) -> None:
-    if not result.delivered:
-        say(f"{what} did not accept the message: {result.error}")
-        raise typer.Exit(ExitCode.FAILED)
-    say(f"{what} accepted the message")
+    session = get_session(context)
+    with _similar_channels(session, name):
+        result = session.client.notifications.test_channel(name)
+    _report(f"channel/{name}", result)
 
 
 # Rules
 
-RuleArgument = Annotated[str, typer.Argument(help="Name of the rule.")]
+RuleArgument = Annotated[
+    str, typer.Argument(help="Name of the rule.", autocompletion=rules, callback=strip_kind("rule"))
+]
+AnyRule = Annotated[
+    str | None,
+    typer.Argument(
+        help="Name of the rule [default: all].",
+        show_default=False,
+        autocompletion=rules,
+        callback=strip_kind("rule"),
+    ),
+]
+
+
+def _similar_rules(session: CliSession, name: str) -> AbstractContextManager[None]:
+    return did_you_mean((name, lambda: (known.name for known in session.client.notifications.rules())))
 
 
 @rule_app.command(
@@ -182,15 +170,22 @@ def set_rule(
     context: typer.Context,
     name: RuleArgument,
     channel: Annotated[
-        list[str] | None, typer.Option(help="Channel to tell; repeat it [default: none, which mutes].")
+        list[str] | None,
+        typer.Option(
+            help="Channel to tell; repeat it [default: none, which mutes].", autocompletion=channels
+        ),
     ] = None,
     kind: Annotated[
         list[str] | None, typer.Option(help="Kind of alarm, such as run-failed [default: all].")
     ] = None,
-    pipeline: Annotated[list[str] | None, typer.Option(help="Pipeline [default: all].")] = None,
-    dataset: Annotated[list[str] | None, typer.Option(help="Dataset [default: all].")] = None,
+    pipeline: Annotated[
+        list[str] | None, typer.Option(help="Pipeline [default: all].", autocompletion=pipelines)
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Dataset [default: all].", autocompletion=datasets)
+    ] = None,
     reminder: Annotated[
-        str | None, typer.Option(help="Remind after this time, like 12h [default: never].")
+        float | None, duration_option("Remind after this time, like 12h [default: never].")
     ] = None,
     quiet: Annotated[
         str | None, typer.Option(help="Send nothing in these hours, like 22:00-07:00.", show_default=False)
@@ -219,34 +214,60 @@ def set_rule(
     session.done(RULE, session.client.notifications.set_rule(records.build(Rule, fields)), "set")
 
 
-@rule_app.command("get", epilog=example("maoctl alarm rule get"))
-@rule_app.command("list", hidden=True)
-def get_rule(
-    context: typer.Context,
-    name: Annotated[
-        str | None, typer.Argument(help="Name of the rule [default: all].", show_default=False)
-    ] = None,
-    output: OutputOption = None,
-) -> None:
+@rule_app.command("get", lists=True, epilog=example("maoctl alarm rule get"))
+def get_rule(context: typer.Context, name: AnyRule = None, output: OutputOption = None) -> None:
     """Show the rules, or one."""
     session = get_session(context, output)
     if name is None:
         session.show(RULE, session.client.notifications.rules())
-    else:
+        return
+    with _similar_rules(session, name):
         session.show_one(RULE, session.client.notifications.rule(name))
+
+
+@rule_app.command("show", epilog=example("maoctl alarm rule show night"))
+def show_rule(context: typer.Context, name: RuleArgument, output: OutputOption = None) -> None:
+    """Show the details of a rule."""
+    session = get_session(context, output)
+    with _similar_rules(session, name):
+        session.describe(RULE, session.client.notifications.rule(name))
 
 
 @rule_app.command("remove", epilog=example("maoctl alarm rule remove night --yes"))
 def remove_rule(context: typer.Context, name: RuleArgument, yes: YesOption = False) -> None:
     """Remove a rule."""
+    session = get_session(context)
     confirm(f"Remove rule {name}?", yes)
-    get_session(context).client.notifications.remove_rule(name)
+    with _similar_rules(session, name):
+        session.client.notifications.remove_rule(name)
     say(f"rule/{name} removed")
 
 
-# Heartbeats
+# Heartbeats, which have the names of their pipelines
 
-PipelineArgument = Annotated[str, typer.Argument(help="Name of the pipeline.")]
+HeartbeatArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Name of the pipeline.",
+        autocompletion=heartbeats,
+        callback=strip_kind("heartbeat", "pipeline"),
+    ),
+]
+AnyHeartbeat = Annotated[
+    str | None,
+    typer.Argument(
+        help="Name of the pipeline [default: all].",
+        show_default=False,
+        autocompletion=heartbeats,
+        callback=strip_kind("heartbeat", "pipeline"),
+    ),
+]
+
+
+def _similar_heartbeats(session: CliSession, pipeline: str) -> AbstractContextManager[None]:
+    return did_you_mean(
+        (pipeline, lambda: (known.pipeline for known in session.client.notifications.heartbeats()))
+    )
 
 
 @heartbeat_app.command(
@@ -264,35 +285,42 @@ def set_heartbeat(
     say(f"heartbeat/{pipeline} set; try it: maoctl alarm heartbeat test {pipeline}")
 
 
-@heartbeat_app.command("get", epilog=example("maoctl alarm heartbeat get"))
-@heartbeat_app.command("list", hidden=True)
-def get_heartbeat(
-    context: typer.Context,
-    pipeline: Annotated[
-        str | None, typer.Argument(help="Name of the pipeline [default: all].", show_default=False)
-    ] = None,
-    output: OutputOption = None,
-) -> None:
+@heartbeat_app.command("get", lists=True, times=True, epilog=example("maoctl alarm heartbeat get"))
+def get_heartbeat(context: typer.Context, pipeline: AnyHeartbeat = None, output: OutputOption = None) -> None:
     """Show the heartbeats and their newest pings."""
     session = get_session(context, output)
     if pipeline is None:
         session.show(HEARTBEAT, session.client.notifications.heartbeats())
-    else:
+        return
+    with _similar_heartbeats(session, pipeline):
         session.show_one(HEARTBEAT, session.client.notifications.heartbeat(pipeline))
 
 
+@heartbeat_app.command("show", epilog=example("maoctl alarm heartbeat show crawl"))
+def show_heartbeat(context: typer.Context, pipeline: HeartbeatArgument, output: OutputOption = None) -> None:
+    """Show the details of a heartbeat."""
+    session = get_session(context, output)
+    with _similar_heartbeats(session, pipeline):
+        session.describe(HEARTBEAT, session.client.notifications.heartbeat(pipeline))
+
+
 @heartbeat_app.command("remove", epilog=example("maoctl alarm heartbeat remove crawl --yes"))
-def remove_heartbeat(context: typer.Context, pipeline: PipelineArgument, yes: YesOption = False) -> None:
+def remove_heartbeat(context: typer.Context, pipeline: HeartbeatArgument, yes: YesOption = False) -> None:
     """Stop pinging about a pipeline."""
+    session = get_session(context)
     confirm(f"Remove the heartbeat of {pipeline}?", yes)
-    get_session(context).client.notifications.remove_heartbeat(pipeline)
+    with _similar_heartbeats(session, pipeline):
+        session.client.notifications.remove_heartbeat(pipeline)
     say(f"heartbeat/{pipeline} removed")
 
 
 @heartbeat_app.command("test", epilog=example("maoctl alarm heartbeat test crawl"))
-def test_heartbeat(context: typer.Context, pipeline: PipelineArgument) -> None:
+def test_heartbeat(context: typer.Context, pipeline: HeartbeatArgument) -> None:
     """Ping the address itself now, as for a success; exit code 1 if it is not accepted."""
-    _report(f"heartbeat/{pipeline}", get_session(context).client.notifications.test_heartbeat(pipeline))
+    session = get_session(context)
+    with _similar_heartbeats(session, pipeline):
+        result = session.client.notifications.test_heartbeat(pipeline)
+    _report(f"heartbeat/{pipeline}", result)
 
 
 # Messages
@@ -301,10 +329,21 @@ def test_heartbeat(context: typer.Context, pipeline: PipelineArgument) -> None:
 def get_messages(
     context: typer.Context,
     channel: Annotated[
-        str | None, typer.Option(help="Only those to this channel or heartbeat.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Only those to this channel or heartbeat.",
+            show_default=False,
+            autocompletion=channels,
+            callback=strip_kind("channel", "heartbeat"),
+        ),
     ] = None,
     about: Annotated[
-        str | None, typer.Option(help="Only those about this alarm or run.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Only those about this alarm or run.",
+            show_default=False,
+            callback=strip_kind("alarm", "run"),
+        ),
     ] = None,
     output: OutputOption = None,
 ) -> None:
@@ -313,11 +352,14 @@ def get_messages(
     session.show(MESSAGE, session.client.notifications.messages(channel, about))
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: App) -> None:
     """Add the commands to `maoctl alarm`."""
     app.add_typer(channel_app, name="channel")
     app.add_typer(rule_app, name="rule")
     app.add_typer(heartbeat_app, name="heartbeat")
-    app.command("messages", epilog=example("maoctl alarm messages", "maoctl alarm messages --channel phone"))(
-        get_messages
-    )
+    app.command(
+        "messages",
+        lists=True,
+        times=True,
+        epilog=example("maoctl alarm messages", "maoctl alarm messages --channel phone"),
+    )(get_messages)
