@@ -32,6 +32,8 @@ BEFORE_RUNS = (
     "external.write",
     "insights.list",
     "cron.preview",
+    "rules.add",
+    "rules.put",
 )
 NOT_SENT = {
     "federation.create",  # these three change what the node is part of
@@ -41,7 +43,9 @@ NOT_SENT = {
     "alarms.acknowledge",  # there is no alarm
     "datasets.resolve",  # no branch has diverged
     "runs.cancel",  # the run has ended
-    "webhooks.add",  # the receiver is somewhere else
+    "webhooks.add",  # the receivers of these three are somewhere else
+    "channels.add",
+    "heartbeats.put",
     "insights.read",  # the example tools write no insights
     "git.lfs",  # git-lfs sends these
 }

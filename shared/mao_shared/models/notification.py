@@ -22,7 +22,7 @@ RUN_FAILED, RUN_MISSED, RUN_LATE = "run-failed", "run-missed", "run-late"
 class ChannelRequest(Record):
     """Body of `POST /channels`. `url`: as Apprise documents it for the service; it is a secret."""
 
-    name: Name
+    name: Name = Field(examples=["mail"])
     url: str = Field(
         min_length=4,
         max_length=4000,
@@ -46,8 +46,8 @@ class ChannelState(Record):
     `waiting`: number of messages not delivered yet; `given_up`: number of abandoned ones.
     """
 
-    name: Name
-    service: str
+    name: Name = Field(examples=["mail"])
+    service: str = Field(examples=["mailtos"])
     url: str = Field(examples=["mailtos://…"])
     created_at: Timestamp
     waiting: int = 0
@@ -107,13 +107,15 @@ class Rule(Record):
     """
 
     key_field = "name"
-    name: Name
-    pipelines: list[Name] = Field(default_factory=list, max_length=1000)
+    name: Name = Field(examples=["night"])
+    pipelines: list[Name] = Field(default_factory=list, max_length=1000, examples=[["system-performance"]])
     datasets: list[Name] = Field(default_factory=list, max_length=1000)
-    kinds: list[Kind] = Field(default_factory=list, max_length=100)
-    channels: list[Name] = Field(default_factory=list, max_length=50)
+    kinds: list[Kind] = Field(default_factory=list, max_length=100, examples=[["run-failed", "run-missed"]])
+    channels: list[Name] = Field(default_factory=list, max_length=50, examples=[["mail"]])
     reminder: Annotated[Seconds, Field(ge=60)] | None = None
-    quiet: QuietHours | None = None
+    quiet: QuietHours | None = Field(
+        default=None, examples=[{"start": "22:00", "end": "07:00", "timezone": "Europe/Zurich"}]
+    )
     failures: int = Field(default=1, ge=1, le=1000)
     ends: bool = True
 
@@ -155,7 +157,7 @@ class Message(Record):
 
     key_field = "id"
     id: str = Field(max_length=500)
-    channel: Name
+    channel: Name = Field(examples=["mail"])
     event: Annotated[AlarmEvent | PingEvent, OrNewer]
     about: str  # the alarm or the run
     title: str = ""

@@ -21,10 +21,10 @@ from mao_shared.web.dependencies import Paging
 
 from .datasets import TheManager
 
-router = APIRouter(tags=["alarms"])
+router = APIRouter(tags=["notifications"])
 
-ChannelName = Annotated[Name, Path(description="Name of the channel")]
-RuleName = Annotated[Name, Path(description="Name of the rule")]
+ChannelName = Annotated[Name, Path(description="Name of the channel", examples=["mail"])]
+RuleName = Annotated[Name, Path(description="Name of the rule", examples=["night"])]
 PipelineName = Annotated[Name, Path(description="Name of the pipeline")]
 
 
