@@ -62,6 +62,9 @@ COPY --from=build /opt/mao /opt/mao
 COPY scripts/healthcheck.py scripts/step_down.py scripts/prepare_folders.py scripts/container-start.sh /opt/mao/
 ENV PATH=/opt/mao/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MAO_SERVICE=${SERVICE} MAO_HOST=0.0.0.0 MAO_PORT=8080 MAO_DATA_DIR=/var/lib/mao
+# What `maoctl --version` names. Here, since a new commit alone should not build the layers above again.
+ARG MAO_COMMIT=
+ENV MAO_COMMIT=${MAO_COMMIT}
 USER 10001:10001
 WORKDIR /var/lib/mao
 EXPOSE 8080

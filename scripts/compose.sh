@@ -170,6 +170,8 @@ up() {
     export_base_images
     # Docker would make them, but as root.
     mkdir -p "$VAR/ssh" "$VAR/tokens" "$VAR/join"
+    export MAO_COMMIT
+    MAO_COMMIT=$(git -C "$REPO" describe --always --dirty '--exclude=*' --abbrev=12 2>/dev/null || true)
     say "building the images of the node"
     compose build --quiet >"$VAR/compose-build.log" 2>&1 || {
         tail -n 30 "$VAR/compose-build.log" >&2

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from mao_shared.etcd_version import judge
+from maoctl.build import COMMIT
 
 REPO = Path(__file__).resolve().parents[2]
 TEXT = (REPO / "compose.yaml").read_text()
@@ -173,6 +174,7 @@ def test_compose_file_everything_that_may_be_set_is_in_example() -> None:
     found_out_by_make_up = {
         "BASE_PYTHON",
         "BASE_ETCD",
+        "MAO_COMMIT",
         "PIP_INDEX_URL",
         "PIP_EXTRA_INDEX_URL",
         "PIP_TRUSTED_HOST",
@@ -187,6 +189,27 @@ def test_compose_file_etcd_image_is_same_everywhere_and_good_for_federation() ->
     named = [re.findall(r"gcr\.io/etcd-development/etcd:v([\w.-]+)", text) for text in files]
     assert named == [named[0]] * 3
     assert [judge(version) for version in named[0]] == ["good"]
+
+
+def test_compose_file_images_are_told_commit_that_client_names() -> None:
+    last_stage = (REPO / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    assert f"ARG {COMMIT}=\nENV {COMMIT}=${{{COMMIT}}}\n" in last_stage
+    assert SERVICES["datamgmt"]["build"]["args"][COMMIT] == f"${{{COMMIT}:-}}"
+
+
+@pytest.mark.parametrize(
+    ("service", "settings"),
+    [
+        ("scheduler", {"MAO_LATE_AFTER"}),
+        ("registry", {"MAO_SILENT_AFTER"}),
+        ("gateway", {"MAO_KEEP_AUDIT", "MAO_KEEP_AUDIT_DAYS"}),
+    ],
+)
+def test_compose_file_settings_reach_service_that_reads_them(service: str, settings: set[str]) -> None:
+    environments = {name: one.get("environment", {}) for name, one in SERVICES.items()}
+    for setting in settings:
+        reading = {name: given[setting] for name, given in environments.items() if setting in given}
+        assert reading == {service: f"${{{setting}:-}}"}
 
 
 def test_compose_file_compose_passes_runners_settings() -> None:
