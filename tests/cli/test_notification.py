@@ -52,6 +52,25 @@ def test_lists_and_single_records_are_shown(
     assert json.loads(maoctl("alarm", noun, "get", name, "-o", "json").out) == {"kind": noun, **record}
     assert maoctl("alarm", noun, "get", "-o", "name").out == f"{noun}/{name}\n"
     assert name in maoctl("alarm", noun, "get").out
+    assert json.loads(maoctl("alarm", noun, "show", f"{noun}/{name}", "-o", "json").out)["kind"] == noun
+
+
+@pytest.mark.parametrize(
+    ("noun", "path", "record", "typed"),
+    [
+        ("channel", "/channels", CHANNEL, "mial"),
+        ("rule", "/rules", {"name": "night", "channels": ["mail"]}, "nigth"),
+        ("heartbeat", "/heartbeats", HEARTBEAT, "crwal"),
+    ],
+)
+def test_similar_names_are_suggested(
+    maoctl: Maoctl, gateway: RememberingGateway, noun: str, path: str, record: dict[str, object], typed: str
+) -> None:
+    gateway.answer("GET", path, {"items": [record], "cursor": None})
+    for verb in (("get",), ("show",), ("remove", "--yes")):
+        shown = maoctl("alarm", noun, *verb, typed)
+        assert shown.code == 3
+        assert f"Did you mean {record.get('name', record.get('pipeline'))}?" in shown.err
 
 
 def test_rule_set_sends_what_was_given(maoctl: Maoctl, gateway: RememberingGateway) -> None:
