@@ -157,7 +157,10 @@ def _decide_content(election: Election, ballot: PathVersions, weights: Mapping[s
     }
     if 2 * len(unreadable) >= len(ballot.entries):
         why = ", ".join(sorted(set(unreadable.values())))
-        return _decide_whole(ballot, weights, warnings=[f"voted as a whole: {why}"])
+        told = [f"voted as a whole: {why}"]
+        if election.rules == 3:  # which has no warnings
+            return _decide_whole(ballot, weights, told)
+        return _decide_whole(ballot, weights, warnings=told)
     entries = {voter: entry for voter, entry in ballot.entries.items() if voter not in unreadable}
     vote = _decide_records(election, replace(ballot, entries=entries), how, weights)
     if vote.how != "records":
