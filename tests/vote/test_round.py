@@ -50,18 +50,13 @@ def test_vote_round_minorities_lose(clone: Clone) -> None:
     assert {n: v.differing for n, v in voted.evidence.votes.items()} == {"n1": 0, "n2": 1, "n3": 2}
 
 
-def test_vote_round_tie_keeps_what_was_there_else_the_heavier_else_what_is_new(clone: Clone) -> None:
+def test_vote_round_tie_keeps_what_was_there_else_the_heavier_else_nothing(clone: Clone) -> None:
     base = commit(clone, {"a": "2", "keep": "k"})
     tie = {"n1": {"a": "1", "keep": "k"}, "n2": {"a": "2"}}
     assert data_of(clone, vote(clone, tie, base)) == {"a": "2", "keep": "k"}
     heavy = VoteDefinition(weights={"n1": 2})
     assert data_of(clone, vote(clone, tie, definition=heavy)) == {"a": "1", "keep": "k"}
-    tied = vote(clone, tie)
-    assert data_of(clone, tied) == {"keep": "k"}
-    assert tied.evidence.conflicts == 1
-    assert tied.evidence.files[1].warnings == ["tied: as many nodes lack the file as have it"]
-    assert tied.evidence.files[1].votes["n2"].differing == 0
-    undecided = vote(clone, tie, definition=VoteDefinition(ties="open"))
+    undecided = vote(clone, tie)
     assert data_of(clone, undecided) == {}
     assert undecided.evidence.conflicts == 2
 

@@ -63,12 +63,11 @@ def test_rows_that_one_node_makes_up_are_left_out_and_the_others_kept(nodes: str
     assert any(note.startswith(f"{nodes[-1]} alone has") for note in found.warnings)
 
 
-@pytest.mark.parametrize(("nodes", "seen"), [("abcde", 0.7), ("abcde", 0.4), ("abcdefghi", 0.4)])
-def test_rows_that_two_nodes_make_up_together_are_left_out(nodes: str, seen: float) -> None:
-    keys, real = sparse(Random(f"{nodes}{seen}"), nodes, 300, seen, 90, nodes[-2:])
-    kept, found = kept_rows(keys)
-    assert kept <= real
-    assert any(note.startswith(" and ".join(nodes[-2:])) for note in found.warnings)
+@pytest.mark.parametrize("nodes", ["abcde", "abcdefghi"])
+def test_rows_of_sparse_nodes_are_kept_beside_two_that_share_records_of_their_own(nodes: str) -> None:
+    keys, real = sparse(Random(nodes), nodes, 300, 0.4, 90, nodes[-2:])
+    kept, _ = kept_rows(keys)
+    assert len(kept & real) >= 0.9 * len(real)
     assert kept_rows(keys, rows="any")[0] == {key for own in keys.values() for key in own}
 
 

@@ -105,8 +105,10 @@ def vote_round(
     tree = clone.settle_lfs(tree, [commits[voter] for voter in voters])
     ledger = updated_ledger(ledger_before, definition, totals, tick, rules, settled)
     notes = [] if ledger_before.fault is None else [ledger_before.fault]
-    named = {node for group in definition.groups for node in group} | definition.weights.keys()
-    notes += [f"the definition names {node}, which is no node here" for node in sorted(named - set(nodes))]
+    if rules > 3:
+        named = {node for group in definition.groups for node in group} | definition.weights.keys()
+        unknown = sorted(named - set(nodes))
+        notes += [f"the definition names {node}, which is no node here" for node in unknown]
     if kept:
         files = "1 disputed file is" if len(kept) == 1 else f"{len(kept)} disputed files are"
         notes.append(f"unchanged: {files} as decided before, since no node has changed them")

@@ -12,7 +12,7 @@ from mao_shared.models.evidence import FieldEvidence, NodeGroup, Tally
 from mao_shared.models.round import VoteDefinition
 
 from . import records, rules3
-from .election import Cell, elect, elect_presence
+from .election import Cell, elect
 from .file_vote import decide_file
 from .records import Key, Memory, PastCells, RecordFormat
 from .vdx import Standing
@@ -107,9 +107,7 @@ def decide_path(election: Election, ballot: PathVersions) -> FileVote:
     # Is the file in the result?
     has_file = {voter: voter in ballot.entries for voter in election.voters}
     incumbent = ballot.base is not None if election.has_base else None
-    present, why = elect_presence(
-        has_file, incumbent=incumbent, weights=weights, ties=election.definition.ties
-    )
+    present, why = elect(has_file, incumbent=incumbent, weights=weights)
     if not present:
         undecided = present is None
         votes = {voter: Tally(1, int(has and not undecided)) for voter, has in has_file.items()}
@@ -119,10 +117,8 @@ def decide_path(election: Election, ballot: PathVersions) -> FileVote:
             ballot.path, None, "presence", why, ballot.entries, votes, conflicts=int(undecided), notes=[note]
         )
     vote = _decide_shape(election, ballot, weights)
-    differs = why != "tie"
-    missing = {voter: Tally(1, int(differs)) for voter, has in has_file.items() if not has}
-    warnings = vote.warnings if differs else ["tied: as many nodes lack the file as have it", *vote.warnings]
-    return replace(vote, votes={**vote.votes, **missing}, warnings=warnings)
+    missing = {voter: Tally(1, 1) for voter, has in has_file.items() if not has}
+    return replace(vote, votes={**vote.votes, **missing})
 
 
 def _decide_shape(election: Election, ballot: PathVersions, weights: Mapping[str, float]) -> FileVote:
@@ -161,7 +157,10 @@ def _decide_content(election: Election, ballot: PathVersions, weights: Mapping[s
     }
     if 2 * len(unreadable) >= len(ballot.entries):
         why = ", ".join(sorted(set(unreadable.values())))
-        return _decide_whole(ballot, weights, warnings=[f"voted as a whole: {why}"])
+        told = [f"voted as a whole: {why}"]
+        if election.rules == 3:  # which has no warnings
+            return _decide_whole(ballot, weights, told)
+        return _decide_whole(ballot, weights, warnings=told)
     entries = {voter: entry for voter, entry in ballot.entries.items() if voter not in unreadable}
     vote = _decide_records(election, replace(ballot, entries=entries), how, weights)
     if vote.how != "records":

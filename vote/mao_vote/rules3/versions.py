@@ -84,7 +84,7 @@ def parse_versions(
         try:
             readings.append(parse_version(content, file_format, rule, tuple(holders), weight))
         except NotRecords as reason:
-            abstained |= dict.fromkeys(holders, str(reason))
+            abstained |= dict.fromkeys(holders, reason.former)
     readings.sort(key=lambda reading: (-reading.version.votes, -reading.version.weight, reading.content))
     return readings, abstained
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 WHOLE = 10**6
 MIN_NODES = 3  # without which coverage cannot be told
 _MAX_DEVIATIONS = 4  # standard deviations by which a set may have more records than expected
-_MAX_UNSEEN = 0.4  # probability that nobody else sees a record, above which two nodes are not suspect
-_MAX_SUSPECTS = 2  # nodes; sources of more are more often alike than in agreement to deceive
 _MAX_NAMED_SETS = 3
 _PATTERN, _RECORDS, _ACCEPTED, _SUSPECT = "pattern", "records", "accepted", "suspect"
 
@@ -49,14 +47,12 @@ class Sightings:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """The records that just these nodes have. `expected`: how many are expected, see _Level. `unseen`: the
-    probability that no other node sees a record."""
+    """The records that just these nodes have. `expected`: how many are expected, see _Level."""
 
     pattern: str
     nodes: tuple[int, ...]
     records: int
     expected: int
-    unseen: float
 
 
 def estimate_coverage(presence: Sequence[Series]) -> list[int]:
@@ -107,8 +103,7 @@ def judge_sightings(presence: Sequence[Series], names: Sequence[str]) -> Sightin
         nodes = tuple(at for at, mark in enumerate(pattern) if mark == "1")
         lacking = prod(WHOLE - share for at, share in enumerate(coverage) if at not in nodes)
         expected = int((seen > len(nodes)).sum()) * lacking * prod(coverage[at] for at in nodes)
-        unseen = lacking / WHOLE ** (count - len(nodes))
-        levels.setdefault(len(nodes), []).append(_Group(pattern, nodes, records, expected, unseen))
+        levels.setdefault(len(nodes), []).append(_Group(pattern, nodes, records, expected))
     judged: list[tuple[str, bool, bool]] = []
     notes: list[str] = []
     warnings: list[str] = []
@@ -168,9 +163,9 @@ class _Level:
         """True if the group has more records than chance explains, and most of them are surplus.
 
         That the other groups have more than expected too shows that some records are easier to see than
-        others. Two nodes are not suspect where the others would hardly see a record, and more never.
+        others. Several nodes are never suspect: sources of one region or kind have much in common.
         """
-        if len(group.nodes) > _MAX_SUSPECTS or (len(group.nodes) > 1 and group.unseen > _MAX_UNSEEN):
+        if len(group.nodes) > 1:
             return False
         mean = group.expected / self.unit
         others, expected = self.records - group.records, self.expected - group.expected

@@ -31,7 +31,14 @@ COMMENTS = "it has comment lines, which CSV does not know"
 
 
 class UnclearDialect(ValueError):
-    """The fields of a file cannot be separated reliably; the message is the reason."""
+    """The fields of a file cannot be separated reliably; the message is the reason.
+
+    `former`: as of NotRecords.
+    """
+
+    def __init__(self, reason: str, former: str | None = None) -> None:
+        super().__init__(reason)
+        self.former = former or reason
 
 
 def find_separator(lines: Iterable[str], sample: int = SAMPLE, only: str | None = None) -> str:
@@ -211,7 +218,8 @@ class Rows:
             try:
                 row = next(self._reader)
             except csv.Error as error:
-                raise UnclearDialect(f"line {self.line_num} is not CSV") from error
+                why = f"line {self.line_num} is not CSV"
+                raise UnclearDialect(why, f"{why}: {error}") from error
             text = self._current_lines[0] if len(self._current_lines) == 1 else "".join(self._current_lines)
             if '"' in text:
                 self._quotes = check_quotes(text, self._separator, self._quotes)

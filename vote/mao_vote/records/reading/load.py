@@ -52,7 +52,14 @@ _BY_ENDING = {
 
 
 class NotRecords(Exception):
-    """A file cannot be read as records; the message is the reason."""
+    """A file cannot be read as records; the message is the reason.
+
+    `former`: the reason as rules 3 have it in evidence, with the words of a parser.
+    """
+
+    def __init__(self, reason: str, former: str | None = None) -> None:
+        super().__init__(reason)
+        self.former = former or reason
 
 
 def record_format(path: str) -> RecordFormat | None:
@@ -77,7 +84,7 @@ def load(content: bytes, file_format: RecordFormat) -> DataFrame:
     except RecursionError:
         raise NotRecords(_TOO_DEEP) from None
     except ValueError as error:  # a name has half a letter
-        raise NotRecords("it is not JSON") from error
+        raise NotRecords("it is not JSON", f"it is not JSON: {error}") from error
 
 
 def separator_in(content: bytes, file_format: RecordFormat) -> str:
@@ -88,7 +95,7 @@ def separator_in(content: bytes, file_format: RecordFormat) -> str:
             io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline=""), only=only
         )
     except UnclearDialect as error:
-        raise NotRecords(str(error)) from None
+        raise NotRecords(str(error), error.former) from None
 
 
 def _load_csv(text: str, content: bytes, file_format: RecordFormat) -> DataFrame:
@@ -100,7 +107,7 @@ def _load_csv(text: str, content: bytes, file_format: RecordFormat) -> DataFrame
     try:
         quoted = check_text(text, separator)
     except UnclearDialect as error:
-        raise NotRecords(str(error)) from None
+        raise NotRecords(str(error), error.former) from None
     if (remaining := without_blank_lines(text, separator, quoted=quoted)) is not text:
         text, content = remaining, remaining.encode()
     heading = text.split("\n", 1)[0]
@@ -120,9 +127,8 @@ def _load_csv(text: str, content: bytes, file_format: RecordFormat) -> DataFrame
         )
         return table.fill_null("")  # in CSV an empty field is an empty text
     except polars.exceptions.PolarsError as error:
-        raise NotRecords(
-            "it is not CSV"
-        ) from error  # the reason is evidence: no words of a version of polars
+        former = f"it is not CSV: {str(error).splitlines()[0]}"
+        raise NotRecords("it is not CSV", former) from error
 
 
 def _parse_heading(heading: str, separator: str) -> list[str]:
@@ -130,7 +136,7 @@ def _parse_heading(heading: str, separator: str) -> list[str]:
     try:
         names = next(csv.reader([heading], delimiter=separator), [])
     except csv.Error as error:
-        raise NotRecords("its heading is not CSV") from error
+        raise NotRecords("its heading is not CSV", f"its heading is not CSV: {error}") from error
     duplicate = next((name for name, count in Counter(names).items() if count > 1), None)
     if duplicate is not None:
         raise NotRecords(f"two of its columns are called {duplicate[:100]!r}")
@@ -142,7 +148,7 @@ def load_json_document(content: bytes) -> Any:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise NotRecords(f"it is not UTF-8 at byte {error.start}") from None
+        raise NotRecords(f"it is not UTF-8 at byte {error.start}", f"it is not JSON: {error}") from None
     return _parse(text, "it") if text.strip() else []
 
 
@@ -157,9 +163,9 @@ def _parse(text: str, what: str) -> Any:
     except RecursionError:
         raise NotRecords(_TOO_DEEP) from None
     except json.JSONDecodeError as error:
-        raise NotRecords(f"{what} is not JSON") from error
+        raise NotRecords(f"{what} is not JSON", f"it is not JSON: {error}") from error
     except ValueError as error:
-        raise NotRecords(f"{what} is not JSON: {error}") from None
+        raise NotRecords(f"{what} is not JSON: {error}", f"it is not JSON: {error}") from None
 
 
 def is_record_list(document: Any) -> bool:
