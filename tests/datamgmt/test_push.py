@@ -13,7 +13,7 @@ from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
 from tests.support.git import bare_repository, git
 from tests.support.sshd import prepare, serving
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_answers
 
 from .world import NODE, World, run_of, runs_on, step, working, writes
 
@@ -50,8 +50,12 @@ async def test_push_twenty_runs_after_remote_outage_in_order_and_once(
     async with working(tmp_path, store) as world:  # and the data manager was restarted meanwhile
         await eventually(lambda: runs_on(world.master) == ids[::-1])
         assert runs_on(world.master, "ground-truth") == ids[::-1]
-        outbox = (await world.manager.status("data")).outbox
-        assert (outbox.waiting, outbox.since) == (0, None)
+
+        async def in_sync() -> bool:  # noted after the push
+            outbox = (await world.manager.status("data")).outbox
+            return (outbox.waiting, outbox.since) == (0, None)
+
+        await eventually_answers(in_sync)
         git(world.master, "fsck", "--strict", "--full")
 
 

@@ -31,6 +31,9 @@ from .federation import NODES, Federation, Node, federation
 from .test_decide import ID, TICK, X, Y, a_round
 
 DAY = timedelta(days=1)
+OLD = (
+    -3 * 24 * 60
+)  # number of a tick three days ago; its round is not rechecked by nodes whose clocks are right
 
 
 class Later:
@@ -147,7 +150,7 @@ async def test_retention_removes_own_peer_records(
     tmp_path: Path,
 ) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
-        first, last = await collected(fed, 0, 1)
+        first, last = await collected(fed, OLD, OLD + 1)
         await later(fed, after=0.9 * DAY)
         assert {(node, of) for node, _, of in await spoken(fed.store)} >= {
             (node, round_.id) for node in NODES for round_ in (first, last)
@@ -174,7 +177,7 @@ class Counting(MemoryStore):
 async def test_retention_deletes_only_what_is_there(tmp_path: Path) -> None:
     store = Counting()
     async with federation(tmp_path, store) as fed:
-        await collected(fed, 0, 1)
+        await collected(fed, OLD, OLD + 1)
         await later(fed, "aa")
         assert len(store.deleted) == len(set(store.deleted)) <= 2
         assert all(key.startswith(keys.peer_root("node-a")) for key in store.deleted)
@@ -184,17 +187,17 @@ async def test_retention_keeps_what_shows_a_foreign_push(
     tmp_path: Path,
 ) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
-        await collected(fed, 0)
+        await collected(fed, OLD)
         await later(fed, after=8 * DAY)
         git(fed.master, "update-ref", "refs/heads/ground-truth", "refs/heads/node-b")
-        await collected(fed, 1)
+        await collected(fed, OLD + 1)
         alarms = [alarm.detail for node in fed.nodes for alarm in await node.alarms()]
         assert any("somebody has pushed to it" in a for a in alarms)
 
 
 async def test_retention_round_stays_while_peer_records_mention_it(tmp_path: Path) -> None:
     async with federation(tmp_path, MemoryStore()) as fed:
-        _, second = await collected(fed, 0, 1)
+        _, second = await collected(fed, OLD, OLD + 1)
         await later(fed, "ab", keep=1)
         assert len(await fed.rounds()) == 2
         await later(fed, "c", keep=1)
@@ -227,7 +230,7 @@ class NotForOthers(MemoryStore):
 async def test_retention_removes_peer_records_of_removed_node(tmp_path: Path) -> None:
     store = NotForOthers()
     async with federation(tmp_path, store) as fed:
-        await collected(fed, 0, 1, 2)
+        await collected(fed, OLD, OLD + 1, OLD + 2)
         await fed["c"].stop()
         await later(fed, "ab")
         assert store.refused == 0, "it still belongs to the dataset, and does it itself"

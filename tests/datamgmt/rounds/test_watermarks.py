@@ -22,9 +22,8 @@ from tests.support.waiting import eventually, eventually_answers
 from .federation import PIPELINE, Federation, Node, federation, tick
 from .test_decide import TICK, X, Y, a_round, attests, said
 from .test_outages import once
-from .test_retention import collected, later, spoken
+from .test_retention import OLD, collected, later, spoken
 
-OLD = -3 * 24 * 60  # number of a tick three days ago
 DAY = timedelta(days=1)
 
 
