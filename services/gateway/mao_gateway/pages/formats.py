@@ -35,8 +35,12 @@ class Clock:
         """Return the time of a moment with its zone, and the day unless it is today; a dash for None."""
         if moment is None:
             return escape(NONE)
+        return self._time(moment, self.moment(moment))
+
+    def moment(self, moment: datetime) -> str:
+        """Return day, time and zone as text, for labels."""
         local = moment.astimezone(self.zone)
-        return self._time(moment, f"{self.day(moment)} {local:%H:%M} {local:%Z}".strip())
+        return f"{self.day(moment)} {local:%H:%M} {local:%Z}".strip()
 
     def day(self, moment: datetime) -> str:
         """Return the day of a moment, without the year if it is this one; empty for today."""
@@ -45,6 +49,11 @@ class Clock:
             return ""
         near = abs(local.date() - now.date()) < timedelta(days=300)
         return f"{local:%a} {local.day} {local:%b}" + ("" if near else f" {local:%Y}")
+
+    def date(self, moment: datetime) -> str:
+        """Return the weekday and date of a moment."""
+        local = moment.astimezone(self.zone)
+        return f"{local:%A} {local.day} {local:%B %Y}"
 
     def full(self, moment: datetime) -> str:
         """Return the full time, in the page's zone and in UTC."""
