@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ class Clock:
 
     now: datetime
     zone: ZoneInfo
+
+    @property
+    def is_utc(self) -> bool:
+        return self.zone.key in ("UTC", "Etc/UTC")
 
     def when(self, moment: datetime | None, *, prefix: str = "") -> Markup:
         """Return how long ago a moment was, with the full time as title; a dash for None."""
@@ -59,7 +64,7 @@ class Clock:
         """Return the full time, in the page's zone and in UTC."""
         local, utc = moment.astimezone(self.zone), moment.astimezone(UTC)
         text = f"{local:%a} {local.day} {local:%b %Y, %H:%M:%S} {local:%Z}"
-        return text if self.zone.key == "UTC" else f"{text} ({utc:%H:%M:%S} UTC)"
+        return text if self.is_utc else f"{text} ({utc:%H:%M:%S} UTC)"
 
     def _time(self, moment: datetime, text: str) -> Markup:
         return Markup('<time datetime="{}" title="{}">{}</time>').format(
@@ -129,6 +134,8 @@ def number(value: float | None) -> str:
     """Return a number with groups of three digits, and four significant ones after a point."""
     if value is None:
         return NONE
+    if not math.isfinite(value):
+        return str(value)
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}".replace(",", _THIN)
     text = f"{value:.4g}"

@@ -115,6 +115,10 @@ class Page:
     def node(self) -> str:
         return self.gateway.node
 
+    @property
+    def node_zone_is_utc(self) -> bool:
+        return formats.Clock(self.clock.now, formats.node_zone()).is_utc
+
     async def alarms(self) -> list[Alarm]:
         """Return the open alarms, newest first."""
         return (await self._frame).alarms

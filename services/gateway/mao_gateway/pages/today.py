@@ -175,6 +175,7 @@ def row_strip(row: Row, ticks: int, clock: formats.Clock) -> Markup:
         label,
         lambda index: ("not heard", None) if index == len(shown) - 1 and not row.heard else describe(index),
         describe_good,
+        places=ticks,
     )
 
 
