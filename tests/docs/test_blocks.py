@@ -23,8 +23,8 @@ from tests.support.ports import free_ports
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker, pytest.mark.etcd, pytest.mark.timeout(600)]
 DOCS = REPO / "docs"
-PAGES = ("tutorial", "how-to/write-a-tool", "how-to/schedule", "how-to/notify", "how-to/look-at-data")
-PAGES += ("how-to/recover",)
+HOW_TOS = ("write-a-tool", "schedule", "notify", "look-at-data", "recover")
+PAGES = ("tutorial", *(f"how-to/{name}" for name in HOW_TOS))
 IMAGES = ("lab/load:1", "lab/count:1", "lab/count:2", "lab/total:1")
 BLOCK = re.compile(r"^``` (?:\{ (?P<attributes>[^}]*) \}|(?P<language>\w+))\n(?P<body>.*?)^```$", re.M | re.S)
 # What differs from a reader's machine: no registry for the base image, and the repository is elsewhere.
