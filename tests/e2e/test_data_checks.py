@@ -90,6 +90,7 @@ def test_data_checks_warn_block_and_quarantine_and_are_decided(
     listed = ask(node, "dataset", "quarantine", "list", "raw")
     assert [(one["run"], one["state"]) for one in listed] == [(odd["id"], "waiting"), (few["id"], "waiting")]
 
+    node.stop()
     node.restart()
     snapshot = few["steps"][0]["quarantine"]["commit"]
     assert "enough" in node.maoctl("dataset", "quarantine", "show", "raw", snapshot[:10]).stdout

@@ -97,7 +97,7 @@ class CheckAlarms:
 
     def __init__(self, node: str, store: Store, clock: Clock, unreadable: Unreadable | None = None) -> None:
         self._node, self._store, self._clock = node, store, clock
-        self._healths = Records(store, keys.check_healths_prefix(node), CheckHealth, unreadable)
+        self._healths = Records(store, keys.check_health_prefix(node), CheckHealth, unreadable)
         self._alarms = Records(store, keys.alarms_prefix(node), Alarm, unreadable)
 
     async def note(self, run: Run, step: StepRun) -> None:
