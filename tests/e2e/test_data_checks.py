@@ -108,4 +108,4 @@ def test_data_checks_warn_block_and_quarantine_and_are_decided(
     node.maoctl("run", "verify", few["id"])
     document = node.maoctl("pipeline", "get", "daily", "-o", "yaml").stdout
     (tmp_path / "daily.yaml").write_text(document)
-    assert "unchanged" in node.maoctl("apply", "-f", str(tmp_path / "daily.yaml")).stderr
+    assert "unchanged" in node.maoctl("apply", "-f", str(tmp_path / "daily.yaml")).stdout

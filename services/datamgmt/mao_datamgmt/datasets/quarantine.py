@@ -50,14 +50,10 @@ class Decision:
 # the branch
 
 
-def add_snapshot(context: Context, clone: Clone, tree: str, base: str, message: str) -> str:
-    """Commit a snapshot to this node's quarantine branch; return the commit."""
-    return _append(context, clone, tree, base, message)
-
-
-def _append(context: Context, clone: Clone, tree: str, base: str, message: str) -> str:
+def append(context: Context, clone: Clone, tree: str, base: str, message: str) -> str:
+    """Add a commit to this node's quarantine branch, which begins at `base`; return the commit."""
     branch = quarantine_branch(context.node)
-    tip = clone.tip(branch)
+    tip = follow_remote(context, clone)
     commit = clone.commit(tree, [base if tip is None else tip], message, context.author())
     if not clone.move_branch(branch, commit, tip):
         raise mao_git.errors.branch_busy(branch)
@@ -72,7 +68,7 @@ def find_snapshot(context: Context, clone: Clone, run_id: str, step: str) -> Log
 
 def _entries(context: Context, clone: Clone) -> Iterator[LogEntry]:
     """Yield the commits of this node's quarantine branch, newest first."""
-    tip = clone.tip(quarantine_branch(context.node))
+    tip = clone.latest_tip(quarantine_branch(context.node))
     if tip is not None:
         yield from clone.log_since(tip, clone.tip(context.node), MAX_ENTRIES)
 
@@ -314,6 +310,5 @@ def _record(
     subject = f"{verb} the snapshot {snapshot.commit[:10]} of run {snapshot.run}"
     known = {key: value for key, value in facts.items() if value is not None}
     message = provenance.embed_record(subject, {"mao": known})
-    branch = quarantine_branch(context.node)
-    tip = clone.tip(branch)
-    _append(context, clone, clone.tree(tip), snapshot.commit, message)
+    tree = clone.tree(follow_remote(context, clone))
+    append(context, clone, tree, snapshot.commit, message)

@@ -127,7 +127,7 @@ def commit_output(
     if reaction == "quarantine":
         message = _message(context, run, checked, written)
         start = step.base_commit or clone.commit(base, [], "Begin the dataset\n", context.author())
-        commit = quarantine.add_snapshot(context, clone, tree, start, message)
+        commit = quarantine.append(context, clone, tree, start, message)
         return Committed(commit, results, quarantined=True)
     return Committed(_commit(context, clone, run, checked, tree, written), results)
 

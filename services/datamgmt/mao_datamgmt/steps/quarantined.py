@@ -163,7 +163,7 @@ def quarantining_datasets(context: Context) -> list[str]:
     branch, found = quarantine_branch(context.node), []
     for name in dataset_names(context.data):
         try:
-            if Clone.open(context.data.clone(name)).tip(branch) is not None:
+            if Clone.open(context.data.clone(name)).latest_tip(branch) is not None:
                 found.append(name)
         except Exception as error:  # noqa: BLE001 (a broken clone must not block the others; it is repaired)
             log.warning("quarantine.clone_unusable", dataset=name, error=str(error))
