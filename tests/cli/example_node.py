@@ -11,7 +11,18 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from mao_shared import models
-from mao_shared.models import alarm, dataset, evidence, external, federation, notification, run, schema, tool
+from mao_shared.models import (
+    alarm,
+    check,
+    dataset,
+    evidence,
+    external,
+    federation,
+    notification,
+    run,
+    schema,
+    tool,
+)
 from mao_shared.models import round as rounds
 from mao_shared.models import schedule as schedules
 from mao_shared.models.enrolment import PipelineDiff
@@ -177,6 +188,22 @@ def answer_datasets(gateway: RememberingGateway) -> None:
     for verb in ("push", "acknowledge", "alone"):
         gateway.answer("POST", f"{at}/{verb}", in_sync)
     gateway.answer("POST", f"{at}/resolve", example(dataset.Resolution))
+    result = example(check.CheckResult, name="enough-rows", passed=False, detail=REASON)
+    held = example(
+        check.QuarantinedSnapshot,
+        dataset=DATASET,
+        node=NODE,
+        commit=COMMIT,
+        run=RUN,
+        step=TOOL,
+        checks=[result],
+    )
+    gateway.answer("GET", f"{at}/quarantine", listing(held))
+    gateway.answer("GET", f"{at}/quarantine/{COMMIT}", held)
+    gateway.answer(
+        "POST", f"{at}/quarantine/{COMMIT}/accept", held | {"state": "accepted", "accepted_as": COMMIT}
+    )
+    gateway.answer("POST", f"{at}/quarantine/{COMMIT}/discard", held | {"state": "discarded"})
     gateway.answer("POST", f"{at}/set-aside", example(dataset.SetAside))
     gateway.answer("POST", "/bare-repo/init", example(dataset.BareRepository, master="/srv/git/new.git"), 201)
     gateway.answer("POST", "/remotes/check", example(external.RemoteState))

@@ -37,6 +37,7 @@ ARGUMENTS = {
     "channel": node.CHANNEL,
     "rule": node.RULE,
     "context": "lab",
+    "snapshot": node.COMMIT,
     "key": node.TOOL,
     "cron": "'30 2 * * *'",
 }

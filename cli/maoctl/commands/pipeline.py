@@ -88,12 +88,19 @@ def create(
             "--metric", metavar=arguments.METRIC_METAVAR, help=arguments.METRIC_HELP, show_default=False
         ),
     ] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--check", metavar=arguments.CHECK_METAVAR, help=arguments.CHECK_HELP, show_default=False
+        ),
+    ] = None,
     overlap: OverlapOption = None,
     agree: AgreeOption = None,
     output: OutputOption = None,
 ) -> None:
     """Create a pipeline of several steps and enrol this node in it."""
     steps = arguments.with_metrics([parse_step(text) for text in step], metric or [])
+    steps = arguments.with_checks(steps, check or [])
     fields = {"name": name, "description": description, "steps": steps, "agree": agree or []}
     _create(get_session(context, output), fields | records.given(overlap=overlap))
 

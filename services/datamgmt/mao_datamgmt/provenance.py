@@ -121,6 +121,15 @@ def commit_message(run: Run, step: StepRun, written: WrittenFiles, versions: Map
     return f"{message}\nMAO-Run: {run.id}\nMAO-Step: {step.spec.name}\n"
 
 
+def with_fact(message: str, name: str, fact: Mapping[str, Any]) -> str:
+    """Return a snapshot's message with a fact added to its record under `mao`."""
+    head, begin, rest = message.partition(f"\n{_BEGIN}\n")
+    text, end, tail = rest.rpartition(f"\n{_END}\n")
+    record = json.loads(text)
+    record["mao"][name] = fact
+    return f"{head}{begin}{json.dumps(record, indent=1, sort_keys=True)}{end}{tail}"
+
+
 def embed_record(subject: str, record: Mapping[str, Any]) -> str:
     """Return a commit message with a record, which `read_step_record` reads."""
     return f"{subject}\n\n{_BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{_END}\n"
@@ -146,6 +155,7 @@ def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping
         "exit": None if step.exit is None else step.exit.model_dump(mode="json"),
         "log": None if step.log_bytes is None else {k: fact for k, fact in log.items() if fact is not None},
         **written.record(),
+        "checks": [result.model_dump(mode="json", exclude_none=True) for result in step.checks] or None,
         "versions": {"mao": __version__, **versions, **({"engine": step.engine} if step.engine else {})},
     }
     return {

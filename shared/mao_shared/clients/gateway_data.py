@@ -13,6 +13,7 @@ import httpx
 from mao_shared.json_text import check_json, render_json
 from mao_shared.models import Dataset, evidence
 from mao_shared.models.alarm import Spikes
+from mao_shared.models.check import QuarantineDecision, QuarantinedSnapshot
 from mao_shared.models.dataset import (
     BareRepository,
     BareRequest,
@@ -81,6 +82,33 @@ class DatasetCalls(Resource[Dataset]):
         """Reconcile the node's branch with the remote's. `how`: merge, replay or take-theirs."""
         path, body = url_path("datasets", name, "resolve"), request_body(ResolveRequest, how=how)
         return self.http.call("POST", path, Resolution, json=body)
+
+    def quarantined(self, name: str, state: str | None = None) -> Iterator[QuarantinedSnapshot]:
+        """Yield this node's quarantined snapshots, newest first. `state`: waiting, accepted or discarded."""
+        return self.http.pages(
+            url_path("datasets", name, "quarantine"), QuarantinedSnapshot, {"state": state}
+        )
+
+    def quarantined_snapshot(self, name: str, snapshot: str) -> QuarantinedSnapshot:
+        """Return a quarantined snapshot by its commit, 7 digits or more, or its run."""
+        return self.http.get(url_path("datasets", name, "quarantine", snapshot), QuarantinedSnapshot)
+
+    def accept_quarantined(
+        self, name: str, snapshot: str, *, by: str = "", note: str = ""
+    ) -> QuarantinedSnapshot:
+        """Publish a quarantined snapshot on top of the node's branch."""
+        return self._decide(name, snapshot, "accept", by, note)
+
+    def discard_quarantined(
+        self, name: str, snapshot: str, *, by: str = "", note: str = ""
+    ) -> QuarantinedSnapshot:
+        """Discard a quarantined snapshot; its commit stays in the quarantine branch."""
+        return self._decide(name, snapshot, "discard", by, note)
+
+    def _decide(self, name: str, snapshot: str, verb: str, by: str, note: str) -> QuarantinedSnapshot:
+        path = url_path("datasets", name, "quarantine", snapshot, verb)
+        body = request_body(QuarantineDecision, by=by, note=note)
+        return self.http.call("POST", path, QuarantinedSnapshot, json=body)
 
     def set_aside(self, name: str) -> SetAside:
         """Set aside the node's clone of a dataset that is no longer used."""

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from mao_shared.states import STEP_ENDED, RunPhase, StepPhase, check_run, check_step
 
+from .check import CheckResult, Quarantine
 from .common import Name, NodeName, Record, Timestamp, format_time
 from .enrolment import ResolvedStep
 from .pipeline import Fault, NameOrTitle, Overlap
@@ -110,8 +111,15 @@ class StepRun(Record):
     ground_truth: str | None = None
     pushed: bool = False
     metrics: dict[str, float] = Field(default_factory=dict)  # control metrics of the snapshot
+    checks: list[CheckResult] = Field(default_factory=list, exclude_if=lambda checks: not checks)
+    quarantine: Quarantine | None = None  # its output is there and not on the node's branch, unless accepted
     reproduced: Reproduced | None = None
     error: Failure | None = None
+
+    @property
+    def quarantined(self) -> bool:
+        """True if the step's output was quarantined and has not been accepted."""
+        return self.quarantine is not None and self.quarantine.state != "accepted"
 
     @property
     def late(self) -> bool:

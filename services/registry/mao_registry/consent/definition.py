@@ -66,6 +66,7 @@ def resolve_steps(
                 allow_empty=step.allow_empty,
                 on_late_truth=step.on_late_truth,
                 metrics=step.metrics,
+                checks=step.checks,
             )
         )
     return resolved
