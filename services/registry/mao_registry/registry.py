@@ -23,7 +23,7 @@ from .node_services import NodeServices
 from .peers.logs import LogRequests, LogResponder
 from .peers.presence import LastSeenReporter, Members
 from .peers.queries import PeerQueries
-from .records.catalogue import Catalogue
+from .records.collection import Collection
 from .records.endorsements import Endorser
 from .records.references import References
 from .records.rules import DatasetRules, PipelineRules, ToolRules, not_found
@@ -34,9 +34,9 @@ from .records.stores import Repositories
 class Registry:
     repositories: Repositories
     conditions: Conditions
-    tools: Catalogue[Tool]
-    datasets: Catalogue[Dataset]
-    pipelines: Catalogue[Pipeline]
+    tools: Collection[Tool]
+    datasets: Collection[Dataset]
+    pipelines: Collection[Pipeline]
     agreements: Agreements
     enrolments: Enrolments
     members: Members
@@ -87,9 +87,9 @@ def build(
     return Registry(
         repositories=repositories,
         conditions=conditions,
-        tools=Catalogue(repositories.tools, ToolRules(references), endorser),
-        datasets=Catalogue(repositories.datasets, DatasetRules(references, unique_remote=True), endorser),
-        pipelines=Catalogue(repositories.pipelines, PipelineRules(references), endorser),
+        tools=Collection(repositories.tools, ToolRules(references), endorser),
+        datasets=Collection(repositories.datasets, DatasetRules(references, unique_remote=True), endorser),
+        pipelines=Collection(repositories.pipelines, PipelineRules(references), endorser),
         agreements=agreements,
         enrolments=enrolments,
         members=Members(repositories),
