@@ -26,6 +26,8 @@ ACTOR_KEY = "mao.actor"
 """Key in a request's scope: kind and name of the caller, if a token identifies it."""
 READS = frozenset(
     {
+        "catalogue.inspect",
+        "catalogue.plan",
         "cron.preview",
         "external.write",  # data, not a change of the node; each value gets a receipt of its own
         "git.lfs",
