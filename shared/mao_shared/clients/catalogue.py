@@ -181,11 +181,12 @@ def _invalid(part: str, why: str) -> MaoError:
         f"{what} cannot be used: {why}.",
         code="catalogue-invalid",
         next="Write lists of pipelines, tools, datasets and federations, as docs/catalogue.md shows.",
+        why=why,
     )
 
 
 def _unreadable(shown: str, why: str, next_step: str) -> CatalogueUnreadable:
-    return CatalogueUnreadable(f"The catalogue {shown} cannot be read: {why}.", next=next_step)
+    return CatalogueUnreadable(f"The catalogue {shown} cannot be read: {why}.", next=next_step, why=why)
 
 
 # Files

@@ -163,4 +163,5 @@ def _start(cursor: str | None) -> int:
 
 
 def _unreadable(name: str, location: str, error: MaoError) -> UnreadableItem:
-    return UnreadableItem(name=name, key=location, unreadable=error.detail, next=error.next or "")
+    why = str(error.facts.get("why", error.detail))
+    return UnreadableItem(name=name, key=location, unreadable=why, next=error.next or "")
