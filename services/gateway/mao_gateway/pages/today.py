@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi.responses import HTMLResponse
 
+from . import first_run
 from .site import PageDep, page_router
 
 router = page_router()
@@ -11,4 +12,6 @@ router = page_router()
 
 @router.get("/")
 async def today(page: PageDep) -> HTMLResponse:
+    if await first_run.is_new(page.api):
+        return await first_run.greet(page)
     return await page.render("today.html", section="Today", title="Today", alarms=await page.alarms())
