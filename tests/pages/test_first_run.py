@@ -79,10 +79,16 @@ async def test_first_run_by_clicks_alone(new_node: NativeNode, tool_image: str) 
         await expect(page.get_by_role("heading", level=1)).to_have_text("Today")
     [job] = new_node.http.get("/jobs").json()["items"]
     assert (job["pipeline"], job["cron"]) == ("probe", "0 * * * *")
-    actions = [entry["action"] for entry in new_node.http.get("/audit").json()["items"]]
-    assert {"tools.create", "datasets.create", "pipelines.init", "jobs.create"} <= set(actions) | {
-        "jobs.create"
-    }
+    entries = new_node.http.get("/audit", params={"limit": 100}).json()["items"]
+    changes = [(entry["action"], entry["subject"], entry["status"]) for entry in reversed(entries)]
+    assert changes == [
+        ("tools.create", "probe", 201),
+        ("bare.init", "pages", 201),
+        ("datasets.create", "pages", 201),
+        ("pipelines.init", "probe", 201),
+        ("pipelines.run", "probe", 201),
+        ("pipelines.run", "probe", 201),
+    ]
 
 
 async def test_first_run_from_catalogue_without_scripts(new_node: NativeNode) -> None:
@@ -129,7 +135,7 @@ async def test_catalogue_says_what_is_missing(new_node: NativeNode) -> None:
         await expect(page.get_by_role("row", name="needs-root")).to_contain_text(
             "<img src=x onerror=alert(1)>"
         )
-        await page.get_by_label("Search").fill("KEEP find")
+        await page.get_by_role("searchbox").fill("KEEP find")
         await page.get_by_role("button", name="Show").click()
         assert await page.locator("table.catalogue tbody tr").count() == 1
 
