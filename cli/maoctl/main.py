@@ -18,6 +18,7 @@ from .arguments import contexts, from_original
 from .commands import (
     alarm,
     apply,
+    catalogue,
     context,
     dataset,
     doctor,
@@ -40,6 +41,7 @@ _NOUNS = {
     "tool": tool.app,
     "dataset": dataset.app,
     "pipeline": pipeline.app,
+    "catalogue": catalogue.app,
     "run": run.app,
     "job": job.app,
     "node": node.app,

@@ -14,6 +14,7 @@ from mao_shared import models
 from mao_shared.models import (
     alarm,
     check,
+    catalogue,
     dataset,
     evidence,
     external,
@@ -318,6 +319,31 @@ def answer_notifications(gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/messages", listing(message))
 
 
+def a_catalogue_entry() -> Json:
+    items = [
+        {"kind": "pipeline", "name": PIPELINE, "state": "created", "detail": f"{TOOL} → {DATASET}"},
+        {"kind": "tool", "name": TOOL, "state": "kept", "detail": REASON, "changes": [f"image: {IMAGE}"]},
+        {"kind": "image", "name": IMAGE, "state": "pulled", "detail": "it is not on this machine"},
+    ]
+    title, notes = "Air quality of the city of Zürich, hourly", ["the proposed schedule counts weekdays"]
+    about = {"title": title, "description": REASON, "source": "observatory", "cron": "30 2 * * 1-5"}
+    state = {"state": "ready", "items": items, "notes": notes, "contacts": ["operator@example.org"]}
+    entry = example(catalogue.CatalogueEntry, kind="pipelines", name=PIPELINE, **about, **state)
+    return entry | {"faults": [], "timezone": None}
+
+
+def answer_catalogue(gateway: RememberingGateway) -> None:
+    entry = a_catalogue_entry()
+    gateway.answer("GET", "/catalogue", listing(entry))
+    gateway.answer("POST", "/catalogue/inspect", listing(entry))
+    gateway.answer("GET", f"/catalogue/pipelines/{PIPELINE}", entry)
+    gateway.answer("POST", "/catalogue/plan", entry)
+    gateway.answer("POST", "/catalogue/install", entry | {"state": "installed"})
+    location = "https://hub.observatory.example.org/catalogues/air-quality.json"
+    source = {"name": "observatory", "location": location, "entries": 3, "fault": None}
+    gateway.answer("GET", "/catalogue/sources", listing(source))
+
+
 def answer_all(gateway: RememberingGateway) -> RememberingGateway:
     """Let a gateway answer every call."""
     answer_registry(gateway)
@@ -327,4 +353,5 @@ def answer_all(gateway: RememberingGateway) -> RememberingGateway:
     answer_federation(gateway)
     answer_alarms(gateway)
     answer_notifications(gateway)
+    answer_catalogue(gateway)
     return gateway

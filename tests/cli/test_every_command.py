@@ -55,6 +55,8 @@ LINES = {
     "dataset diff": f"{node.DATASET} ground-truth {node.NODE}",
     "dataset resolve": f"{node.DATASET} --merge",
     "dataset download": f"{node.DATASET} --out {{folder}}/data.zip",
+    "catalogue show": node.PIPELINE,
+    "catalogue install": node.PIPELINE,
     "pipeline create": f"new-pipeline --step {node.TOOL}:{node.DATASET}",
     "run export": f"{node.RUN} --out {{folder}}/crate.zip",
     "run reproduce": f"{node.RUN}",

@@ -201,7 +201,7 @@ def test_compose_file_images_are_told_commit_that_client_names() -> None:
     ("service", "settings"),
     [
         ("scheduler", {"MAO_LATE_AFTER"}),
-        ("registry", {"MAO_SILENT_AFTER"}),
+        ("registry", {"MAO_SILENT_AFTER", "MAO_CATALOGUES"}),
         ("gateway", {"MAO_KEEP_AUDIT", "MAO_KEEP_AUDIT_DAYS"}),
     ],
 )

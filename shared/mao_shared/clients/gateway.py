@@ -16,6 +16,7 @@ from mao_shared.models.run import CancelBody, ReproduceBody, Verification
 from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleRequest
 from mao_shared.models.tool import CheckReport, CheckRequest
 
+from .gateway_catalogue import CatalogueCalls
 from .gateway_data import BinaryWriter, DatasetCalls, ExternalDataCalls, RoundCalls
 from .gateway_federation import AlarmCalls, FederationCalls, NodeCalls, WebhookCalls
 from .gateway_http import GatewayHttp, Resource, StalenessCallback, compact, url_path
@@ -59,6 +60,7 @@ class MaoClient:
         self.tools = ToolCalls(http, "/registry/tools", models.Tool)
         self.datasets = DatasetCalls(http)
         self.pipelines = PipelineCalls(http, "/registry/pipelines", models.Pipeline)
+        self.catalogue = CatalogueCalls(http)
         self.enrolments = EnrolmentCalls(http, "/enrolments", models.Enrolment)
         self.jobs = JobCalls(http, "/jobs", models.Job)
         self.runs = RunCalls(http)

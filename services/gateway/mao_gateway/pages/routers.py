@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from . import today
+from . import catalogue, first_run, today
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
     static_router,
     today.router,
+    first_run.router,
+    catalogue.router,
     missing_router,  # last
 ]
