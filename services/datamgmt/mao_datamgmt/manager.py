@@ -42,6 +42,7 @@ from mao_shared.reconcile import Controller, Mirror, recheck_unreadable
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored, Unreadable
+from mao_shared.tracing import Tracing
 from mao_shared.web.dependencies import Attempt, once
 
 from .backup.schedule import backup_loops
@@ -97,6 +98,7 @@ class DataManager:
         federation: Store,
         metrics: DataMetrics,
         conditions: Conditions,
+        tracing: Tracing,
     ) -> None:
         self.own, self.federation, self.context, self.conditions = own, federation, context, conditions
         self._settings, self.about = settings, settings.about()
@@ -176,6 +178,7 @@ class DataManager:
             metrics,
             self.rounds.input_gate,
             self.analysis.requests,
+            tracing,
         )
         self.controller = Controller("runs", self._steps.reconcile, conditions=conditions)
         self.controller.watches(self.mirror)
@@ -367,6 +370,7 @@ def build(
     federation: Store,
     metrics: Metrics,
     conditions: Conditions | None = None,
+    tracing: Tracing | None = None,
 ) -> DataManager:
     """Build the data manager: configure libgit2, and remove unfinished repositories."""
     context = make_context(settings)
@@ -379,7 +383,15 @@ def build(
     finish_moves(context)
     remove_unfinished(context.data)
     log_swept(sweep_clones(context.data))
-    return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())
+    return DataManager(
+        settings,
+        context,
+        own,
+        federation,
+        DataMetrics(metrics),
+        conditions or Conditions(),
+        tracing or Tracing(),
+    )
 
 
 async def get_manager(request: Request) -> DataManager:
