@@ -11,7 +11,18 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from mao_shared import models
-from mao_shared.models import alarm, dataset, evidence, external, federation, notification, run, schema, tool
+from mao_shared.models import (
+    alarm,
+    audit,
+    dataset,
+    evidence,
+    external,
+    federation,
+    notification,
+    run,
+    schema,
+    tool,
+)
 from mao_shared.models import round as rounds
 from mao_shared.models import schedule as schedules
 from mao_shared.models.enrolment import PipelineDiff
@@ -291,6 +302,15 @@ def answer_notifications(gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/messages", listing(message))
 
 
+def answer_audit(gateway: RememberingGateway) -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0"
+    who = {"actor": "observatory-operations", "actor_kind": "token", "user_agent": agent}
+    renamed = example(audit.AuditEntry, id="20260131T115900123456Z-0a1b2c3d", subject=PIPELINE, **who)
+    refused = {"status": 404, "action": None, "path": f"/pipeline/{PIPELINE}/approve"}
+    failed = example(audit.AuditEntry, id="20260131T115800123456Z-9f8e7d6c", **refused)
+    gateway.answer("GET", "/audit", listing(renamed | {"action": "pipelines.approve", "status": 200}, failed))
+
+
 def answer_all(gateway: RememberingGateway) -> RememberingGateway:
     """Let a gateway answer every call."""
     answer_registry(gateway)
@@ -300,4 +320,5 @@ def answer_all(gateway: RememberingGateway) -> RememberingGateway:
     answer_federation(gateway)
     answer_alarms(gateway)
     answer_notifications(gateway)
+    answer_audit(gateway)
     return gateway

@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx
 
 from mao_shared import models
+from mao_shared.models.audit import AuditEntry
 from mao_shared.models.node import EngineInfo, NodeStatus
 from mao_shared.models.run import CancelBody, ReproduceBody, Verification
 from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleRequest
@@ -86,6 +87,25 @@ class MaoClient:
     def engine(self) -> EngineInfo:
         """Return the container engine's capacity, and how many slots are in use."""
         return self.http.get("/engine", EngineInfo)
+
+    def audit(
+        self,
+        *,
+        actor: str | None = None,
+        action: str | None = None,
+        subject: str | None = None,
+        failed: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[AuditEntry]:
+        """Yield who changed what, newest first; pages are fetched as the caller reads on.
+
+        `action`: an operation id, or its part before the dot. `failed`: True for what was refused.
+        """
+        params: Json = {"actor": actor, "action": action, "subject": subject}
+        params |= {"failed": None if failed is None else str(failed).lower()}
+        params |= {"since": since and models.format_time(since), "until": until and models.format_time(until)}
+        return self.http.pages("/audit", AuditEntry, params)
 
     def accept_store(self) -> None:
         """Accept the node's etcd as it is now, despite lost data."""
