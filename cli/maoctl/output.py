@@ -22,7 +22,17 @@ T = TypeVar("T")
 Document = dict[str, Any]
 """A record as its JSON object."""
 
-APPLIED = ("tool", "dataset", "pipeline", "enrolment", "job", "webhook")
+APPLIED = (
+    "tool",
+    "dataset",
+    "pipeline",
+    "enrolment",
+    "job",
+    "webhook",
+    "channel",
+    "rule",
+    "heartbeat",
+)
 """The kinds of `maoctl apply`, ordered so that none refers to a later one."""
 MIN_FACT = 24  # columns; a narrower terminal wraps the lines of facts itself
 _UNLIMITED_WIDTH = 100_000  # columns; a table is only cut on a terminal

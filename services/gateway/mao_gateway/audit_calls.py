@@ -26,10 +26,12 @@ ACTOR_KEY = "mao.actor"
 """Key in a request's scope: kind and name of the caller, if a token identifies it."""
 READS = frozenset(
     {
+        "channels.compare",
         "cron.preview",
         "external.write",  # data, not a change of the node; each value gets a receipt of its own
         "git.lfs",
         "git.pack",
+        "heartbeats.compare",
         "insights.list",
         "insights.read",
         "remotes.check",
