@@ -276,6 +276,14 @@ def _print_rows(
     write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
+CLEAR_SCREEN = "\x1b[H\x1b[2J"  # cursor home, erase all (ECMA-48)
+
+
+def is_redrawn() -> bool:
+    """True if stdout is a terminal on which the screen can be cleared."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+
+
 def write(text: str) -> None:
     """Write data to stdout."""
     sys.stdout.write(text)
