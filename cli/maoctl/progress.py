@@ -4,38 +4,45 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import ProgressColumn
+    from rich.progress import Progress, ProgressColumn, TaskID
 
     from mao_shared.clients.gateway_data import BinaryWriter
 
 
-class Counted:
-    """Writer that reports how many bytes pass through it."""
+class Transfer:
+    """Writer that shows how many bytes have passed through it, of how many if that is known."""
 
-    def __init__(self, out: BinaryWriter, advance: Callable[[float], None]) -> None:
+    def __init__(self, out: BinaryWriter, bar: Progress | None = None, task: TaskID | None = None) -> None:
         self._out = out
-        self._advance = advance
+        self._bar, self._task = bar, task
+
+    def expect(self, total: int) -> None:
+        """Show shares of this many bytes."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=total)
 
     def write(self, data: bytes, /) -> int:
-        self._advance(len(data))
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task, len(data))
         return self._out.write(data)
 
 
 @contextmanager
-def transfer(label: str, out: BinaryWriter) -> Iterator[BinaryWriter]:
+def transfer(label: str, out: BinaryWriter) -> Iterator[Transfer]:
     """Show how much was written to `out`, and how fast, while the block runs; yields the writer to use."""
     if not is_shown():
-        yield out
+        yield Transfer(out)
         return
-    from rich.progress import DownloadColumn, TransferSpeedColumn
+    from rich.progress import DownloadColumn, TaskProgressColumn, TransferSpeedColumn
 
-    with _bar(label, [DownloadColumn(binary_units=True), TransferSpeedColumn()]) as advance:
-        yield Counted(out, advance)
+    columns = [TaskProgressColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn()]
+    with _bar(label, columns) as (bar, task):
+        yield Transfer(out, bar, task)
 
 
 @contextmanager
@@ -54,7 +61,7 @@ def is_shown() -> bool:
 
 
 @contextmanager
-def _bar(label: str, columns: list[ProgressColumn]) -> Iterator[Callable[[float], None]]:
+def _bar(label: str, columns: list[ProgressColumn]) -> Iterator[tuple[Progress, TaskID]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -69,5 +76,4 @@ def _bar(label: str, columns: list[ProgressColumn]) -> Iterator[Callable[[float]
         redirect_stderr=False,
     )
     with bar:
-        task = bar.add_task(label, total=None)
-        yield lambda count: bar.advance(task, count)
+        yield bar, bar.add_task(label, total=None)

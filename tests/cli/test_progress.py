@@ -57,3 +57,19 @@ def test_progress_leaves_what_is_written_to_stdout(
         maoctl("dataset", "download", node.DATASET, "hourly.csv", "--out", "-")
         assert "Downloading" in screen.shown
     assert terminal.shown == "sensor,value\nzurich-7,21.5\n"
+
+
+def test_download_of_a_file_shows_its_share(
+    maoctl: Maoctl, gateway: RememberingGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer says how long it is; archives are packed while they are sent, so theirs do not."""
+    node.answer_all(gateway)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    for words, share in (("hourly.csv", "100%"), ("", "")):
+        with Terminal() as screen:
+            monkeypatch.setattr("sys.stderr", screen)
+            maoctl("dataset", "download", node.DATASET, *words.split(), "--out", str(tmp_path / "x.zip"))
+            assert "Downloading" in screen.shown
+            assert ("%" in screen.shown) is bool(share)
+            assert share in screen.shown
