@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from mao_shared.errors import MaoError
+from mao_shared.request_context import numbered_request
+
+from .text import harmless_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, TaskID
 
     from mao_shared.clients.gateway_data import BinaryWriter
+
+    from .session import CliSession, Config
+
+ASK_SECONDS = 0.5  # between two questions how far a call is
+ASK_TIMEOUT = 2.0  # seconds
 
 
 class Transfer:
@@ -46,13 +57,50 @@ def transfer(label: str, out: BinaryWriter) -> Iterator[Transfer]:
 
 
 @contextmanager
-def working(label: str) -> Iterator[None]:
-    """Show what takes long, and for how long it has, while the block runs."""
+def working(label: str, session: CliSession | None = None) -> Iterator[None]:
+    """Show what takes long, and for how long it has, while the block runs.
+
+    With a session, the node is asked what the block's calls wait for: images that are pulled, datasets that
+    are cloned, and how much of them has arrived.
+    """
     if not is_shown():
         yield
         return
-    with _bar(label, []):
-        yield
+    if session is None:
+        with _bar(label, []):
+            yield
+        return
+    from rich.progress import TaskProgressColumn
+
+    with _bar(label, [TaskProgressColumn()]) as (bar, task), numbered_request() as request_id:
+        over = threading.Event()
+        asking = threading.Thread(
+            target=_follow, args=(session.config, request_id, over, label, bar, task), daemon=True
+        )
+        asking.start()
+        try:
+            yield
+        finally:
+            over.set()
+            asking.join()
+
+
+def _follow(
+    config: Config, request_id: str, over: threading.Event, label: str, bar: Progress, task: TaskID
+) -> None:
+    """Show how far a request's work is, until it is over."""
+    from .session import connect
+
+    with connect(config, timeout=ASK_TIMEOUT, attempts=1) as client:
+        while not over.wait(ASK_SECONDS):
+            try:
+                ongoing = client.progress(request_id)
+            except MaoError:
+                return  # of an older version, or busy: it works without
+            work = next((work for work in ongoing if work.total), ongoing[0] if ongoing else None)
+            if work is not None:
+                about = f"{label}: {harmless_line(work.subject)}"
+                bar.update(task, description=about, completed=work.done, total=work.total or None)
 
 
 def is_shown() -> bool:

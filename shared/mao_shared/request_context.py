@@ -29,6 +29,16 @@ def current_request_id() -> str | None:
     return _request_id.get()
 
 
+@contextmanager
+def numbered_request() -> Iterator[str]:
+    """Within the block, what this task sends has a new request id, which is returned."""
+    token = _request_id.set(request_id := secrets.token_hex(8))
+    try:
+        yield request_id
+    finally:
+        _request_id.reset(token)
+
+
 _traceparent: ContextVar[str | None] = ContextVar("mao_traceparent", default=None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from mao_shared.errors import Gone, NotFound
 from mao_shared.models import Listing, Timestamp
 from mao_shared.models.audit import AuditEntry
 from mao_shared.models.node import NodeStatus
+from mao_shared.models.progress import OngoingWork
 from mao_shared.settings import SERVICES
 from mao_shared.store import Store
 from mao_shared.web.api_pages import docs_router, make_routes
 from mao_shared.web.dependencies import Paging
+from mao_shared.web.progress import RequestId
 
 from .audit import AuditFilter, AuditLog
 from .events import parse_last_event_id, revision_now, run_events
@@ -36,6 +39,7 @@ _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+PROGRESS_TIMEOUT = 2.0  # seconds
 _ASSETS = {"dashboard.js": "text/javascript", "dashboard.css": "text/css"}
 
 
@@ -98,6 +102,23 @@ async def list_audit(
     """Calls that changed something, or tried to. With a filter, a page may have fewer than `limit` entries
     although more follow. Kept are the newest (MAO_KEEP_AUDIT), for some time (MAO_KEEP_AUDIT_DAYS)."""
     return await gateway.audit.page(wanted, page.limit, page.cursor)
+
+
+@router.get(
+    "/progress/{request_id}",
+    name="progress.get",
+    tags=["node"],
+    summary="What a request that has no response yet waits for",
+)
+async def get_progress(gateway: GatewayDep, request_id: RequestId) -> Listing[OngoingWork]:
+    """Images that are pulled and datasets that are cloned for it. Empty if it waits for neither."""
+    asked = [
+        gateway.proxy.get_json(service, f"/progress/{request_id}", PROGRESS_TIMEOUT)
+        for service in ("runner", "datamgmt")
+    ]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    answers = [answer for answer in found if not isinstance(answer, BaseException)]
+    return Listing(items=[item for status, body in answers if status == 200 for item in body["items"]])
 
 
 async def _start_revision(

@@ -13,6 +13,7 @@ import httpx
 from mao_shared import models
 from mao_shared.models.audit import AuditEntry
 from mao_shared.models.node import EngineInfo, NodeStatus
+from mao_shared.models.progress import OngoingWork
 from mao_shared.models.run import CancelBody, ReproduceBody, Verification
 from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleRequest
 from mao_shared.models.tool import CheckReport, CheckRequest
@@ -106,6 +107,10 @@ class MaoClient:
         params |= {"failed": None if failed is None else str(failed).lower()}
         params |= {"since": since and models.format_time(since), "until": until and models.format_time(until)}
         return self.http.pages("/audit", AuditEntry, params)
+
+    def progress(self, request_id: str) -> list[OngoingWork]:
+        """Return what a request that has no response yet waits for. `request_id`: it was sent with."""
+        return self.http.items(url_path("progress", request_id), OngoingWork)
 
     def accept_store(self) -> None:
         """Accept the node's etcd as it is now, despite lost data."""

@@ -27,11 +27,12 @@ from mao_shared.host.files import set_private_umask
 from mao_shared.host.sockets import LOOPBACK, loopback_listeners, unix_listener
 from mao_shared.logs import configure_logs, get_logger
 from mao_shared.metrics import Metrics, metrics_of
+from mao_shared.progress import OngoingRequests
 from mao_shared.reconcile import background
 from mao_shared.settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
 from mao_shared.store import Store, open_store
 from mao_shared.tracing import Tracing, make_tracing
-from mao_shared.web import health
+from mao_shared.web import health, progress
 from mao_shared.web.api_pages import complete_openapi, docs_router, make_routes
 from mao_shared.web.callers import RefuseWebPages
 from mao_shared.web.envelope import MAX_HEADER, Envelope, EventStreams, is_untraced
@@ -70,6 +71,7 @@ class Service:
         self.conditions = conditions_of(app)
         self.metrics = metrics_of(app)
         self.tracing: Tracing = app.state.tracing
+        self.ongoing: OngoingRequests = app.state.ongoing
         self.probes: dict[str, Probe] = {"store": store.ping}
         self.loops: list[Coroutine[Any, Any, Any]] = []
 
@@ -186,6 +188,7 @@ def make_api(
         },
     )
     app.state.tracing = tracing
+    app.state.ongoing = OngoingRequests()
     app.state.metrics = Metrics()
     app.state.conditions = Conditions()
     app.state.metrics.add_conditions(app.state.conditions.current)
@@ -209,7 +212,8 @@ def make_api(
 @functools.cache
 def _common_routes(name: str, own_docs: bool) -> list[BaseRoute]:
     """Return the routes of `make_api` itself; the same each time, see `make_routes`."""
-    return make_routes(name, [health.router, docs_router(f"MAO {name}")] if own_docs else [health.router])
+    own = [docs_router(f"MAO {name}"), progress.router] if own_docs else []
+    return make_routes(name, [health.router, *own])
 
 
 class _Server(uvicorn.Server):
