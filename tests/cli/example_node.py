@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from mao_shared import models
 from mao_shared.models import (
     alarm,
-    check,
+    audit,
     catalogue,
+    check,
     dataset,
     evidence,
     external,
@@ -344,6 +345,15 @@ def answer_catalogue(gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/catalogue/sources", listing(source))
 
 
+def answer_audit(gateway: RememberingGateway) -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0"
+    who = {"actor": "observatory-operations", "actor_kind": "token", "user_agent": agent}
+    renamed = example(audit.AuditEntry, id="20260131T115900123456Z-0a1b2c3d", subject=PIPELINE, **who)
+    refused = {"status": 404, "action": None, "path": f"/pipeline/{PIPELINE}/approve"}
+    failed = example(audit.AuditEntry, id="20260131T115800123456Z-9f8e7d6c", **refused)
+    gateway.answer("GET", "/audit", listing(renamed | {"action": "pipelines.approve", "status": 200}, failed))
+
+
 def answer_all(gateway: RememberingGateway) -> RememberingGateway:
     """Let a gateway answer every call."""
     answer_registry(gateway)
@@ -354,4 +364,5 @@ def answer_all(gateway: RememberingGateway) -> RememberingGateway:
     answer_alarms(gateway)
     answer_notifications(gateway)
     answer_catalogue(gateway)
+    answer_audit(gateway)
     return gateway

@@ -210,7 +210,7 @@ def update(
         from mao_shared.models.common import drop_unknown_fields
 
         found = drop_unknown_fields(records.fetch(session.client.datasets, name).record)
-        with working(f"Cloning {name}"):
+        with working(f"Cloning {name}", session):
             session.client.datasets.ensure(records.build(Dataset, found.model_dump(mode="json") | changes))
         say(
             f"this node's clone of {name} uses the new remote; on other nodes: maoctl pipeline enrol PIPELINE"

@@ -118,7 +118,7 @@ def _create(session: CliSession, fields: dict[str, Any]) -> None:
             )
     names: list[tuple[str, Any]] = [(step.tool, session.client.tools) for step in steps]
     names += [(step.dataset, session.client.datasets) for step in steps]
-    with did_you_mean(*names), working("Pulling the images"):
+    with did_you_mean(*names), working("Pulling the images", session):
         made = session.client.pipelines.init(wanted)
     session.done(PIPELINE, made, "created; this node is enrolled")
 
@@ -230,7 +230,7 @@ def enrol(
 ) -> None:
     """Enrol this node in a pipeline, or renew the enrolment; pins the tools as they are now."""
     session = get_session(context, output)
-    with did_you_mean((name, session.client.pipelines)), working("Pulling the images"):
+    with did_you_mean((name, session.client.pipelines)), working("Pulling the images", session):
         enrolment = session.client.enrolments.enrol(name, agree or [])
     session.done(ENROLMENT, enrolment, "enrolled")
 
@@ -292,7 +292,7 @@ def approve(
             f"Invalid revision {revision!r}; use 32 hexadecimal digits.",
             f"See the revision: maoctl pipeline diff {name}",
         )
-    with did_you_mean((name, session.client.pipelines)), working("Pulling the images"):
+    with did_you_mean((name, session.client.pipelines)), working("Pulling the images", session):
         enrolment = session.client.pipelines.approve(name, revision, agree or [])
     session.done(ENROLMENT, enrolment, "approved")
 

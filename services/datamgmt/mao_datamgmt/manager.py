@@ -42,6 +42,7 @@ from mao_shared.reconcile import Controller, Mirror, recheck_unreadable
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored, Unreadable
+from mao_shared.tracing import Tracing
 from mao_shared.web.dependencies import Attempt, once
 
 from .backup.schedule import backup_loops
@@ -99,6 +100,7 @@ class DataManager:
         federation: Store,
         metrics: DataMetrics,
         conditions: Conditions,
+        tracing: Tracing,
     ) -> None:
         self.own, self.federation, self.context, self.conditions = own, federation, context, conditions
         self._settings, self.about = settings, settings.about()
@@ -183,6 +185,7 @@ class DataManager:
             self.rounds.input_gate,
             self.analysis.requests,
             recorder.points,
+            tracing,
         )
         self.quarantine = QuarantinedSnapshots(
             context,
@@ -384,6 +387,7 @@ def build(
     federation: Store,
     metrics: Metrics,
     conditions: Conditions | None = None,
+    tracing: Tracing | None = None,
 ) -> DataManager:
     """Build the data manager: configure libgit2, and remove unfinished repositories."""
     context = make_context(settings)
@@ -396,7 +400,15 @@ def build(
     finish_moves(context)
     remove_unfinished(context.data)
     log_swept(sweep_clones(context.data))
-    return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())
+    return DataManager(
+        settings,
+        context,
+        own,
+        federation,
+        DataMetrics(metrics),
+        conditions or Conditions(),
+        tracing or Tracing(),
+    )
 
 
 async def get_manager(request: Request) -> DataManager:

@@ -11,7 +11,9 @@ from typing import Any, Self
 import httpx
 
 from mao_shared import models
+from mao_shared.models.audit import AuditEntry
 from mao_shared.models.node import EngineInfo, NodeStatus
+from mao_shared.models.progress import OngoingWork
 from mao_shared.models.run import CancelBody, ReproduceBody, Verification
 from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleRequest
 from mao_shared.models.tool import CheckReport, CheckRequest
@@ -88,6 +90,29 @@ class MaoClient:
     def engine(self) -> EngineInfo:
         """Return the container engine's capacity, and how many slots are in use."""
         return self.http.get("/engine", EngineInfo)
+
+    def audit(
+        self,
+        *,
+        actor: str | None = None,
+        action: str | None = None,
+        subject: str | None = None,
+        failed: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[AuditEntry]:
+        """Yield who changed what, newest first; pages are fetched as the caller reads on.
+
+        `action`: an operation id, or its part before the dot. `failed`: True for what was refused.
+        """
+        params: Json = {"actor": actor, "action": action, "subject": subject}
+        params |= {"failed": None if failed is None else str(failed).lower()}
+        params |= {"since": since and models.format_time(since), "until": until and models.format_time(until)}
+        return self.http.pages("/audit", AuditEntry, params)
+
+    def progress(self, request_id: str) -> list[OngoingWork]:
+        """Return what a request that has no response yet waits for. `request_id`: it was sent with."""
+        return self.http.items(url_path("progress", request_id), OngoingWork)
 
     def accept_store(self) -> None:
         """Accept the node's etcd as it is now, despite lost data."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -162,11 +162,21 @@ class DatasetCalls(Resource[Dataset]):
             found.cursor = more.cursor
         return found
 
-    def download(self, name: str, path: str, out: BinaryWriter | Path, *, ref: str | None = None) -> int:
-        """Write a file of the dataset to `out`; return the number of bytes."""
+    def download(
+        self,
+        name: str,
+        path: str,
+        out: BinaryWriter | Path,
+        *,
+        ref: str | None = None,
+        on_size: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Write a file of the dataset to `out`; return the number of bytes. `on_size`: told it before."""
         params = compact({"ref": ref, "path": path})
         where = url_path("datasets", name, "file")
         with self.http.stream(where, params) as response, _opened(out) as target:
+            if (length := response.headers.get("content-length", "")).isdecimal():
+                on_size(int(length))
             return sum(target.write(piece) for piece in response.iter_bytes())
 
     def archive(

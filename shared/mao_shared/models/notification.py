@@ -55,6 +55,18 @@ class ChannelState(Record):
     last_error: str | None = None
 
 
+class UrlToCompare(Record):
+    """Body of `…/compare`: a URL that may be the one that the node keeps, which it does not show."""
+
+    url: str = Field(max_length=4000, examples=["ntfys://ntfy.example.org/alarms"])
+
+
+class UrlComparison(Record):
+    """Whether a URL is the one that the node keeps."""
+
+    same: bool
+
+
 class SendResult(Record):
     """Result of a test message. `delivered`: the service accepted it; `error`: why not."""
 

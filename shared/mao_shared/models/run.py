@@ -162,6 +162,11 @@ class Run(Record):
     error: Failure | None = None
     cancel: CancelRequest | None = None
     request_id: str | None = None
+    traceparent: str | None = Field(
+        default=None,
+        description="W3C trace context of the request that asked for it; of itself for a tick",
+        examples=["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"],
+    )
     reproduces: Original | None = None
 
     def current(self) -> int | None:

@@ -114,30 +114,46 @@ class Channels:
 
         Raises AlreadyExists, Conflict if there are MAX_CHANNELS, and InvalidInput (`channel-url-refused`).
         """
-        if refusal := await self._senders.check(request.url):
-            raise InvalidInput(
-                f"url: {refusal}.",
-                code="channel-url-refused",
-                next="Write it as the service's page at https://appriseit.com/services/ says.",
-            )
-        if len(await self.records.all()) >= MAX_CHANNELS:
-            raise Conflict(
-                f"There are {MAX_CHANNELS} channels already.",
-                next="Remove one: maoctl alarm channel remove NAME",
-            )
-        sealed = await asyncio.to_thread(self._sealed.seal, request.url)
-        channel = Channel(
-            name=request.name,
-            service=scheme_of(request.url)[:63],
-            sealed=sealed,
-            created_at=self._clock.now(),
-        )
+        channel = await self._make(request)
         if await self.records.create(channel.name, channel) is None:
             raise AlreadyExists(
                 f"There is a channel {channel.name!r} already.",
                 next=f"Remove it first: maoctl alarm channel remove {channel.name}",
             )
         return channel_state(channel, ())
+
+    async def put(self, request: ChannelRequest) -> ChannelState:
+        """Add a channel, or give one another URL; what waits for it is sent there. Raises as `add`."""
+        channel = await self._make(request)
+        if (present := await self.records.get(channel.name)) is not None:
+            channel = channel.model_copy(update={"created_at": present.record.created_at})
+        await self.records.put(channel.name, channel)
+        return await self.state(channel.name)
+
+    async def has_url(self, name: str, url: str) -> bool:
+        """Return whether this is the channel's URL. Raises NotFound."""
+        channel = (await self._get(name)).record
+        return await asyncio.to_thread(self._sealed.open, channel.sealed) == url
+
+    async def _make(self, request: ChannelRequest) -> Channel:
+        if refusal := await self._senders.check(request.url):
+            raise InvalidInput(
+                f"url: {refusal}.",
+                code="channel-url-refused",
+                next="Write it as the service's page at https://appriseit.com/services/ says.",
+            )
+        others = [stored for stored in await self.records.all() if stored.record.name != request.name]
+        if len(others) >= MAX_CHANNELS:
+            raise Conflict(
+                f"There are {MAX_CHANNELS} channels already.",
+                next="Remove one: maoctl alarm channel remove NAME",
+            )
+        return Channel(
+            name=request.name,
+            service=scheme_of(request.url)[:63],
+            sealed=await asyncio.to_thread(self._sealed.seal, request.url),
+            created_at=self._clock.now(),
+        )
 
     async def list_(self) -> Listing[ChannelState]:
         """Return all channels, and the unreadable records."""

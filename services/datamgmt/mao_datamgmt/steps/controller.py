@@ -33,9 +33,11 @@ from mao_shared.models.check import (
 )
 from mao_shared.models.run import TRUTH_WAITS
 from mao_shared.reconcile import Mirror
+from mao_shared.runs.spans import phase_spans, trace_facts
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Check, Put, Stored
 from mao_shared.store.records import dump
+from mao_shared.tracing import Tracing
 
 from .prepare import PreparedStep, has_written_input, prepare, quarantined_input, with_own_input
 from .publish import (
@@ -83,12 +85,14 @@ class StagingController:
         input_gate: InputGate,
         follow_ups: Callable[[Run, StepRun], Sequence[Put]],
         read_points: ReadPoints,
+        tracing: Tracing | None = None,
     ) -> None:
         self.waits = WaitQueue()
         self._context, self._mirror, self._executor = context, mirror, executor
         self._sharing, self._input_gate = sharing, input_gate
         self._pusher, self._metrics, self._follow_ups = pusher, metrics, follow_ups
         self._read_points = read_points
+        self._tracing = tracing or Tracing()
         metrics.waiting.set_function(lambda: len(self.waits))
         self._cancelled: dict[str, asyncio.Event] = {}  # run in progress → set when it is to be cancelled
         mirror.subscribe(self._check_cancelled)
@@ -114,7 +118,8 @@ class StagingController:
         self._cancelled[run_id] = asyncio.Event()
         self._check_cancelled(run_id)
         try:
-            with logs.bind(run=run_id, step=stored.record.steps[index].spec.name):
+            step = stored.record.steps[index].spec.name
+            with logs.bind(run=run_id, step=step, **trace_facts(stored.record)):
                 return await handler(stored, index)
         finally:
             del self._cancelled[run_id]
@@ -430,6 +435,8 @@ class StagingController:
             log.info("step.race_lost", wanted=step.phase)
             return None
         self._mirror.note(run.id, run, revision)
+        if self._tracing.is_on:
+            self._tracing.record(phase_spans(run, index, stored.record.steps[index], step))
         return Stored(run, revision)
 
     def _workspace(self, run: Run, index: int) -> Workspace:
