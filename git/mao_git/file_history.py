@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pygit2
 
 from .commits import LogEntry, log_entry
 from .errors import ObjectBroken
-from .objects import check_object, top_tree
+from .objects import check_object
 from .repository import Repository, tree_entry
 from .trees import TreeEntry, to_tree_entry
 
@@ -41,44 +42,53 @@ def file_versions(repo: Repository, tip: str, path: str) -> Iterator[FileVersion
 
     A folder counts as an entry of its own kind. No file is read.
     """
-    commit = _read_commit(repo, tip)
-    entry = _entry_in(repo, commit, path)
+    found = _read_snapshot(repo, tip)
+    entry = to_tree_entry(tree_entry(found.top, path))
     unchanged = 0
     while True:
-        parent, unknown = _first_parent(repo, commit)
+        parent, unknown = _first_parent(repo, found.commit)
         if parent is None:
             if entry is not None or unknown is not None:
-                yield FileVersion(log_entry(commit), entry, unknown)
+                yield FileVersion(log_entry(found.commit), entry, unknown)
             return
-        before = entry if parent.tree_id == commit.tree_id else _entry_in(repo, parent, path)
+        before = entry
+        if parent.top.id != found.top.id:
+            before = to_tree_entry(tree_entry(parent.top, path))
         if before != entry:
-            yield FileVersion(log_entry(commit), entry)
+            yield FileVersion(log_entry(found.commit), entry)
             unchanged = 0
         else:
             unchanged += 1
             if unchanged % PAUSE_COMMITS == 0:
                 yield None
-        commit, entry = parent, before
+        found, entry = parent, before
 
 
-def _read_commit(repo: Repository, commit: str) -> pygit2.Commit:
+class _Snapshot(NamedTuple):
+    """A commit and its tree."""
+
+    commit: pygit2.Commit
+    top: pygit2.Tree
+
+
+def _read_snapshot(repo: Repository, commit: str) -> _Snapshot:
     check_object(repo, commit)
-    return repo.git[commit].peel(pygit2.Commit)
+    found = repo.git[commit].peel(pygit2.Commit)
+    check_object(repo, str(found.tree_id))
+    return _Snapshot(found, found.tree)
 
 
-def _first_parent(repo: Repository, commit: pygit2.Commit) -> tuple[pygit2.Commit | None, str | None]:
+def _first_parent(repo: Repository, commit: pygit2.Commit) -> tuple[_Snapshot | None, str | None]:
     """Return the first parent, or None and, unless the commit is a root, why it cannot be read."""
     if not commit.parent_ids:  # nor has a commit at which a shallow clone ends
         return None, _SHALLOW if str(commit.id) in _shallow_commits(repo) else None
     parent = str(commit.parent_ids[0])
     try:
-        found = _read_commit(repo, parent)
-        top_tree(repo, parent)
+        return _read_snapshot(repo, parent), None
     except KeyError:
         return None, _SHALLOW
     except (ObjectBroken, pygit2.GitError, ValueError) as error:
         return None, f"older commits cannot be read: {error}"
-    return found, None
 
 
 def _shallow_commits(repo: Repository) -> list[str]:
@@ -88,52 +98,43 @@ def _shallow_commits(repo: Repository) -> list[str]:
         return []
 
 
-def _entry_in(repo: Repository, commit: pygit2.Commit, path: str) -> TreeEntry | None:
-    return to_tree_entry(tree_entry(top_tree(repo, str(commit.id)), path))
-
-
 def last_changes(repo: Repository, tip: str, folder: str) -> dict[str, LogEntry]:
     """Return by name the commits that last changed the entries of a folder; of a folder, anything inside.
 
     Entries that older commits changed than `MAX_WALKED`, or than a shallow clone has, are left out.
     """
-    commit = _read_commit(repo, tip)
     inside = "/".join(filter(None, folder.split("/")))
-    entries = _folder_entries(repo, commit, inside)
+    found = _read_snapshot(repo, tip)
+    tree = _folder_of(found, inside)
+    entries = _entries_of(repo, tree)
     searched, changes = set(entries), dict[str, LogEntry]()
     compared = len(entries)
     for _ in range(MAX_WALKED):
-        parent, unknown = _first_parent(repo, commit)
+        parent, unknown = _first_parent(repo, found.commit)
         if unknown is not None or not searched or compared > MAX_COMPARED:
             return changes
-        before: dict[str, TreeEntry] = {}
-        if parent is not None and _folder_id(repo, parent, inside) == _folder_id(repo, commit, inside):
-            before = entries
-        elif parent is not None:
-            before = _folder_entries(repo, parent, inside)
+        tree_before = None if parent is None else _folder_of(parent, inside)
+        if tree is None or tree_before is None or tree.id != tree_before.id:
+            before = _entries_of(repo, tree_before)
             compared += len(before)
-        if before is not entries:
             changed = [name for name in searched if before.get(name) != entries.get(name)]
-            if changed:
-                changes |= dict.fromkeys(changed, log_entry(commit))
-                searched.difference_update(changed)
+            changes |= dict.fromkeys(changed, log_entry(found.commit))
+            searched.difference_update(changed)
+            entries = before
         if parent is None:
             return changes
-        commit, entries = parent, before
+        found, tree = parent, tree_before
     return changes
 
 
-def _folder_id(repo: Repository, commit: pygit2.Commit, folder: str) -> str | None:
-    top = top_tree(repo, str(commit.id))
-    found = tree_entry(top, folder) if folder else top
-    return None if found is None else str(found.id)
+def _folder_of(snapshot: _Snapshot, folder: str) -> pygit2.Tree | None:
+    found = tree_entry(snapshot.top, folder) if folder else snapshot.top
+    return found if isinstance(found, pygit2.Tree) else None
 
 
-def _folder_entries(repo: Repository, commit: pygit2.Commit, folder: str) -> dict[str, TreeEntry]:
-    """Return the entries of a folder by name; none if there is no such folder."""
-    top = top_tree(repo, str(commit.id))
-    found = tree_entry(top, folder) if folder else top
-    if not isinstance(found, pygit2.Tree):
+def _entries_of(repo: Repository, tree: pygit2.Tree | None) -> dict[str, TreeEntry]:
+    """Return the entries of a folder by name; none if there is no folder."""
+    if tree is None:
         return {}
-    check_object(repo, str(found.id))
-    return {entry.name or "": TreeEntry(str(entry.id), int(entry.filemode)) for entry in found}
+    check_object(repo, str(tree.id))
+    return {entry.name or "": TreeEntry(str(entry.id), int(entry.filemode)) for entry in tree}
