@@ -52,6 +52,7 @@ LINES = {
     "dataset init": "new-data",
     "dataset cat": f"{node.DATASET} hourly.csv",
     "dataset diff": f"{node.DATASET} ground-truth {node.NODE}",
+    "dataset history": f"{node.DATASET} observations/hourly.csv zurich-7 value",
     "dataset resolve": f"{node.DATASET} --merge",
     "dataset download": f"{node.DATASET} --out {{folder}}/data.zip",
     "pipeline create": f"new-pipeline --step {node.TOOL}:{node.DATASET}",
