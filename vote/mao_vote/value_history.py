@@ -237,7 +237,7 @@ class _History:
             raise InvalidInput(
                 f"{versions} of {query.file!r} can be read as records; the newest: {unread.reason}.",
                 code="not-records",
-                next="Show the file: maoctl dataset cat. How files are read: docs/ground-truth.md",
+                next="Show the file: maoctl dataset cat NAME FILE",
             )
 
 
