@@ -65,7 +65,7 @@ def dataset_state(status: DatasetStatus) -> tuple[str, str, str]:
     outbox = status.outbox
     if outbox.state == "in-sync" and not status.unpushed:
         return "ok", "ok", "pushed"
-    count = status.unpushed or outbox.waiting
+    count = outbox.waiting or status.unpushed  # a commit of both branches counts twice in the latter
     words = f"{plural(count, 'commit')} {'waits' if count == 1 else 'wait'}"
     return "push", "warn" if outbox.state in ("in-sync", "waiting") else "bad", words
 
