@@ -1,4 +1,4 @@
-"""Votes on a repository of this machine, without a node; the only module that imports mao_vote.
+"""Votes and values in a repository of this machine, without a node; the only module that imports mao_vote.
 
 It is imported by the commands that need it, since mao_vote loads libgit2 and the table library.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mao_shared.models.common import STORED
 
@@ -19,13 +19,14 @@ from .output import Document, to_document
 if TYPE_CHECKING:
     from mao_git import Clone
     from mao_shared.models import Record, VoteDefinition, evidence
+    from mao_shared.models.dataset import ValueVersion
     from mao_shared.models.schema import Schema
 
     M = TypeVar("M", bound=Record)
 
 try:
-    from mao_vote import LocalVote as LocalVote
     from mao_vote import (
+        HistoryQuery,
         audit_ground_truth,
         branch_commits,
         describe_schema,
@@ -35,12 +36,14 @@ try:
         ground_truth_tip,
         list_record_files,
         list_rounds,
+        open_history,
         open_local,
         page_of_cells,
         rank_nodes,
         repository_errors,
         vote_locally,
     )
+    from mao_vote import LocalVote as LocalVote
 except ModuleNotFoundError as error:
     raise CommandError(
         ExitCode.FAILED,
@@ -134,6 +137,14 @@ def describe_branches(
         commits = branch_commits(clone, branches)
         paths = files or list_record_files(clone, commits.values(), definition)
         return _through_json(describe_schema(clone, commits, definition, paths))
+
+
+def value_history(path: Path, branch: str, **asked: Any) -> Iterator[ValueVersion]:
+    """Yield what a value was in the commits of a branch, tag or commit. `asked`: fields of a HistoryQuery."""
+    with repository_errors(path):
+        clone = open_local(path)
+        for batch in open_history(clone, clone.rev_parse(branch), HistoryQuery(**asked)):
+            yield from map(_through_json, batch)
 
 
 def _through_json(found: M) -> M:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 from datetime import datetime
 from enum import Enum
@@ -182,6 +183,8 @@ def answer_datasets(gateway: RememberingGateway) -> None:
         example(dataset.FileInfo, path=f"observations/2026/01/31/{name}.csv") for name in ("hourly", "daily")
     ]
     gateway.answer("GET", f"{at}/files", listing(*files))
+    version = example(dataset.ValueVersion, commit=COMMIT, run=RUN, value="21.5", changed=True, reason=REASON)
+    gateway.answer("GET", f"{at}/history", f"\n{json.dumps(version, default=str)}\n")
     gateway.answer("GET", f"{at}/file", "sensor,value\nzurich-7,21.5\n")
     gateway.answer("GET", f"{at}/archive", "PK")
     change = example(dataset.FileDifference, path="observations/2026/01/31/hourly.csv")

@@ -53,6 +53,7 @@ LINES = {
     "dataset init": "new-data",
     "dataset cat": f"{node.DATASET} hourly.csv",
     "dataset diff": f"{node.DATASET} ground-truth {node.NODE}",
+    "dataset history": f"{node.DATASET} observations/hourly.csv zurich-7 value",
     "dataset resolve": f"{node.DATASET} --merge",
     "dataset download": f"{node.DATASET} --out {{folder}}/data.zip",
     "catalogue show": node.PIPELINE,

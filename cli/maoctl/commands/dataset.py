@@ -21,7 +21,7 @@ from maoctl.text import plain, size
 from maoctl.tree import App
 from maoctl.views import contents, registry
 
-from . import dataset_contents, dataset_quarantine, dataset_sync
+from . import dataset_contents, dataset_history, dataset_quarantine, dataset_sync
 
 if TYPE_CHECKING:
     from mao_shared.models.dataset import DatasetStatus
@@ -278,5 +278,6 @@ def clone_url(context: typer.Context, name: DatasetArgument) -> None:
 
 
 dataset_contents.add_to(app)
+dataset_history.add_to(app)
 dataset_sync.add_to(app)
 app.add_typer(dataset_quarantine.app, name="quarantine")

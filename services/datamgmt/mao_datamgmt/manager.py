@@ -325,9 +325,18 @@ class DataManager:
         return await self._executor.query(datasets.list_commits, self.context, name, branch, limit, cursor)
 
     async def files(
-        self, name: str, ref: str | None, path: str, limit: int, cursor: str | None
+        self,
+        name: str,
+        ref: str | None,
+        path: str,
+        limit: int,
+        cursor: str | None,
+        *,
+        details: bool = False,
     ) -> Listing[dataset.FileInfo]:
-        return await self._executor.query(datasets.list_files, self.context, name, ref, path, limit, cursor)
+        return await self._executor.query(
+            datasets.list_files, self.context, name, ref, path, limit, cursor, details=details
+        )
 
     async def query(
         self, function: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs

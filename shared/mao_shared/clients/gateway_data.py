@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +15,7 @@ from mao_shared.json_text import check_json, render_json
 from mao_shared.models import Dataset, evidence
 from mao_shared.models.alarm import Spikes
 from mao_shared.models.check import QuarantineDecision, QuarantinedSnapshot
+from mao_shared.models.common import format_time
 from mao_shared.models.dataset import (
     BareRepository,
     BareRequest,
@@ -21,9 +23,11 @@ from mao_shared.models.dataset import (
     DatasetDiff,
     DatasetStatus,
     FileInfo,
+    FilePreview,
     Resolution,
     ResolveRequest,
     SetAside,
+    ValueVersion,
 )
 from mao_shared.models.external import ExternalState, Insight, InsightQuery, Receipt, RemoteCheck, RemoteState
 from mao_shared.models.round import LiveRounds
@@ -134,8 +138,50 @@ class DatasetCalls(Resource[Dataset]):
         """Yield the commits of a branch, newest first; pages are fetched as the caller reads on."""
         return self.http.pages(url_path("datasets", name, "log"), CommitInfo, {"branch": branch})
 
-    def files(self, name: str, *, ref: str | None = None, path: str | None = None) -> Iterator[FileInfo]:
-        return self.http.pages(url_path("datasets", name, "files"), FileInfo, {"ref": ref, "path": path})
+    def files(
+        self, name: str, *, ref: str | None = None, path: str | None = None, details: bool | None = None
+    ) -> Iterator[FileInfo]:
+        """Yield the entries of a folder. `details`: also when each was changed last."""
+        params = {"ref": ref, "path": path, "details": details}
+        return self.http.pages(url_path("datasets", name, "files"), FileInfo, params)
+
+    def preview(
+        self, name: str, path: str, *, ref: str | None = None, offset: int = 0, limit: int = 20
+    ) -> FilePreview:
+        """Return the beginning of a file: the first records of a table, or its first text."""
+        params = {"path": path, "ref": ref, "offset": offset, "limit": limit}
+        return self.http.get(url_path("datasets", name, "preview"), FilePreview, params)
+
+    def history(
+        self,
+        name: str,
+        file: str,
+        key: str,
+        field: str,
+        *,
+        branch: str | None = None,
+        by: Sequence[str] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[ValueVersion]:
+        """Yield what a field of a record was in each commit of a branch that changed its file, newest first.
+
+        The node finds them while the caller reads on. Raises NotFound and InvalidInput if there is no such
+        value in any version.
+
+        Args:
+            key: of the record; `a,b` or a JSON list for two key columns, a path in a JSON document.
+            by: the key columns, if they are not to be inferred.
+            since, until: times of commits.
+        """
+        params = compact({"file": file, "key": key, "field": field, "branch": branch, "limit": limit})
+        params |= {"by": list(by)} if by else {}
+        params |= compact({"since": since and format_time(since), "until": until and format_time(until)})
+        where = url_path("datasets", name, "history")
+        with self.http.stream(where, params, timeout=COMPUTE_TIMEOUT) as response:
+            for line in _lines(response.iter_bytes()):
+                yield parse_record(response, json.loads(line), ValueVersion)
 
     def diff(
         self,
@@ -195,6 +241,16 @@ class DatasetCalls(Resource[Dataset]):
         params = compact({"ref": ref, "path": path, "format": packing})
         with self.http.stream(url_path("datasets", name, "archive"), params) as response:
             return sum(out.write(piece) for piece in response.iter_raw())
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the lines that are not empty; only a line feed ends one, as others are allowed in JSON."""
+    pending = b""
+    for piece in pieces:
+        *complete, pending = (pending + piece).split(b"\n")
+        yield from filter(None, complete)
+    if pending:
+        yield pending
 
 
 @contextmanager

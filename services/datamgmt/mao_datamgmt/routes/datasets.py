@@ -6,7 +6,7 @@ Also `/bare-repo` and `/storage`.
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -144,8 +144,11 @@ async def files(
     page: Paging,
     ref: Ref = None,
     path: Annotated[str, Query(max_length=4096, description="Folder; the top without it")] = "",
+    details: Annotated[
+        bool, Query(description="Also when entries were changed last, and how many a folder has")
+    ] = False,
 ) -> Listing[FileInfo]:
-    return await manager.files(name, ref, path, page.limit, page.cursor)
+    return await manager.files(name, ref, path, page.limit, page.cursor, details=details)
 
 
 @router.get(
@@ -168,10 +171,15 @@ async def file(
     return StreamingResponse(manager.stream(content.pieces), media_type=BYTES, headers=headers)
 
 
-def download_headers(path: str) -> dict[str, str]:
-    """Return headers that make a browser download a file and never display it: it may be hostile."""
+def download_headers(
+    path: str, disposition: Literal["attachment", "inline"] = "attachment"
+) -> dict[str, str]:
+    """Return headers that make a browser download a file and never display it: it may be hostile.
+
+    `inline`: it may be displayed, but without scripts and outside of the node's origin.
+    """
     return {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
+        "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cache-Control": "no-store",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import catalogue, first_run, today
+from . import catalogue, datasets, first_run, today
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
@@ -10,5 +10,6 @@ PAGE_ROUTERS = [
     today.router,
     first_run.router,
     catalogue.router,
+    datasets.router,
     missing_router,  # last
 ]
