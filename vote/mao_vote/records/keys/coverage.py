@@ -7,12 +7,11 @@ that these have alone are accepted as long as so many are expected. If there are
 among the sets of nodes that have more than expected; records of a set of which more than two thirds are
 surplus are not accepted.
 
-Records of a single node are left out if they are many times as many as expected, and more than chance
-explains. They may be several times as many, since sources are not independent: those that see little see what
-all see, or a region of their own, so that a node that sees more has more alone than its coverage tells. (Of
-random sources of the flight data, one in three has more than twice as many; leaving them out was worse than
-keeping all.) Where the others see nearly all, nothing is expected of one alone, and a single record is too
-many.
+Records of a single node are left out if they are many times as many as expected. They may be several times as
+many, since sources are not independent: those that see little see what all see, or a region of their own, so
+that a node that sees more has more alone than its coverage tells. (Of random sources of the flight data, one
+in three has more than twice as many; leaving them out was worse than keeping all.) Where the others see
+nearly all, nothing is expected of one alone, and a single record is too many.
 
 The arithmetic is of integers, or of the quotient of two, so that the order of nodes and the platform have no
 effect.
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
 
 WHOLE = 10**6
 MIN_NODES = 3  # without which coverage cannot be told
-MAX_SURPLUS = 5  # times as many records as expected that a single node may have alone
-_MAX_DEVIATIONS = 3  # standard deviations by which it may have more
+MAX_SURPLUS = 4.5  # times as many records as expected that a single node may have alone
+MIN_EXPECTED = 0.28  # records of it; if fewer are, it may have none
 _MAX_NAMED_SETS = 3
 _PATTERN, _RECORDS, _ACCEPTED, _SUSPECT = "pattern", "records", "accepted", "suspect"
 
@@ -169,16 +168,16 @@ class _Level:
         return found
 
     def _has_many(self, group: _Group, records: int) -> bool:
-        """True if so many records of a single node are many times as many as expected, and beyond chance.
+        """True if so many records of a single node are many times as many as expected.
 
         That the other groups have more than expected too shows that some records are easier to see than
         others.
         """
-        mean = group.expected / self.unit
         others, expected = self.records - group.records, self.expected - group.expected
-        if expected > 0 and others * self.unit > expected:
+        mean = group.expected / self.unit
+        if self.unit <= expected < others * self.unit:
             mean = group.expected * others / expected
-        return records > MAX_SURPLUS * mean and (records - mean) ** 2 > _MAX_DEVIATIONS**2 * mean
+        return records > MAX_SURPLUS * mean or (records > 0 and mean < MIN_EXPECTED)
 
 
 def _describe_accepted(
