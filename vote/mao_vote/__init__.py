@@ -22,7 +22,7 @@ from .local import LocalVote, branch_commits, ground_truth_tip, open_local, repo
 from .outliers import rank_nodes
 from .round import NoQuorum, Voted, vote_round
 from .round_history import find_round, latest_rounds, list_rounds, walk_rounds
-from .schema import describe_schema, list_record_files
+from .schema import describe_schema, find_unmatched, list_record_files
 
 __all__ = [
     "Cell",
@@ -44,6 +44,7 @@ __all__ = [
     "explain_ground_truth",
     "find_round",
     "find_unattested",
+    "find_unmatched",
     "ground_truth_tip",
     "latest_rounds",
     "list_record_files",
