@@ -50,7 +50,6 @@ MIN_OVERRULING = 10  # families, for reliability to decide against more than hal
 MIN_FAMILIES = 3  # that answer a cell, for it to count for reliability
 PRIOR_CELLS = 20  # of the mean accuracy, added to each node's own cells
 SIGNIFICANT = 2.0  # standard deviations from the mean accuracy
-LEANING = 1.0  # the same, to break a tie
 ROUNDS, STEPS = 2, 5  # of finding families, and in each of weighing
 ODDS = 10  # factor of a node's odds: the number of wrong values that are about equally likely
 _CANDIDATE = ("cell", "number", "word")
@@ -209,8 +208,8 @@ class _Learner:
         return _weights(self._records(partition, weights), SIGNIFICANT)
 
     def lean(self, partition: Partition, weights: Mapping[int, int]) -> dict[int, int]:
-        """Return each node's voice by its accuracy under the present result, where chance is less likely."""
-        return _weights(self._records(partition, weights), LEANING)
+        """Return each node's voice by its accuracy under the present result, however little is known."""
+        return _weights(self._records(partition, weights), 0)
 
     def _records(self, partition: Partition, weights: Mapping[int, int]) -> list[tuple[float, int]]:
         """Return for each node in how many cells it probably is right, and how many it has."""
