@@ -293,10 +293,15 @@ class RoundCalls:
         return self.http.get(_round(dataset, round_id), evidence.DecidedRound)
 
     def cells(
-        self, dataset: str, round_id: str | None, file: str | None, limit: int
+        self, dataset: str, round_id: str | None, file: str | None, limit: int, *, contested: bool = False
     ) -> list[evidence.ContestedCell]:
-        """Return the first `limit` cells in which nodes differ, with every node's value."""
-        pages = self._pages(_round(dataset, round_id, "cells"), evidence.CellPage, limit, {"file": file})
+        """Return the first `limit` cells in which nodes differ, with every node's value.
+
+        Args:
+            contested: only cells in which no value has a majority.
+        """
+        params: Params = {"file": file, "contested": contested or None}
+        pages = self._pages(_round(dataset, round_id, "cells"), evidence.CellPage, limit, params)
         return [item for page in pages for item in page.items]
 
     def cell(

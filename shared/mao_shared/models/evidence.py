@@ -71,8 +71,9 @@ class FileEvidence(Record):
     """A file over which the nodes differ. `contents`: git's ids, of the nodes that have it.
 
     `result`: git's id of what was decided. `conflicts`: how many cells stayed undecided; `cells`: how many
-    differ, see the file of cells. `notes`: what was done; `warnings`: why it may be wrong. `fields`, `groups`
-    and `warnings` are empty in rounds before version 4 of the rules.
+    differ, see the file of cells; `contested`: in how many of them no value has a majority. `notes`: what was
+    done; `warnings`: why it may be wrong. `fields`, `groups` and `warnings` are empty, and `contested` is 0,
+    in rounds before version 4 of the rules.
     """
 
     path: str
@@ -85,6 +86,7 @@ class FileEvidence(Record):
     votes: dict[str, Tally]
     conflicts: int = 0
     cells: int = 0
+    contested: int = 0
     notes: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     abstained: dict[str, str] = Field(default_factory=dict)
@@ -104,7 +106,8 @@ class Evidence(Record):
 
     `decided` counts the files that differ from the base by how they were decided; `files` describes the first
     over which nodes differ. `cells` counts what differs, of which `cells_listed` are in the file beside this
-    one. `votes` sums over all files. Fields of another version are left out.
+    one, and `contested` have no majority. `votes` sums over all files. Fields of another version are left
+    out.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -121,6 +124,7 @@ class Evidence(Record):
     decided: dict[str, int]
     conflicts: int
     cells: int
+    contested: int = 0
     cells_listed: int
     votes: dict[str, Tally]
     ledger: LedgerChange
