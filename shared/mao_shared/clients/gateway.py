@@ -11,6 +11,7 @@ from typing import Any, Self
 import httpx
 
 from mao_shared import models
+from mao_shared.models.log import LogLines
 from mao_shared.models.node import EngineInfo, NodeStatus
 from mao_shared.models.run import CancelBody, ReproduceBody, Verification
 from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleRequest
@@ -228,6 +229,13 @@ class RunCalls:
         response = self.http.send("GET", url_path("runs", run_id, "logs"), params=params)
         check(response)
         return response.text
+
+    def log_lines(
+        self, run_id: str, *, step: int | None = None, attempt: int | None = None, text: str | None = None
+    ) -> LogLines:
+        """Return the last lines of the log of a step with their numbers, or the first that contain `text`."""
+        params = compact({"step": step, "attempt": attempt, "q": text})
+        return self.http.get(url_path("runs", run_id, "logs", "lines"), LogLines, params)
 
     def follow_log(
         self, run_id: str, *, step: int | None = None, attempt: int | None = None, after: str | None = None
