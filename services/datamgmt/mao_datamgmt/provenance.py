@@ -31,11 +31,10 @@ from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
 from mao_shared.logs import MASK, mask_command, mask_env
 from mao_shared.models import OutputFile, Run, StepRun, format_time
 from mao_shared.models.run import tool_env
+from mao_shared.runs.step_record import RECORD_BEGIN, RECORD_END
 
 MAX_LISTED_FILES = 500  # up to this many, the record lists each file
 SCHEMA = 1  # of the record under "mao"
-_BEGIN = "=== Do not change lines below ==="
-_END = "^^^ Do not change lines above ^^^"
 _TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
 
 
@@ -123,7 +122,7 @@ def commit_message(run: Run, step: StepRun, written: WrittenFiles, versions: Map
 
 def embed_record(subject: str, record: Mapping[str, Any]) -> str:
     """Return a commit message with a record, which `read_step_record` reads."""
-    return f"{subject}\n\n{_BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{_END}\n"
+    return f"{subject}\n\n{RECORD_BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{RECORD_END}\n"
 
 
 def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> dict[str, Any]:
@@ -202,22 +201,9 @@ def _literal(word: str) -> str:
     return shlex.quote(word).replace("{", "{{").replace("}", "}}")
 
 
-def read_step_record(message: str) -> dict[str, Any] | None:
-    """Return the record under `mao` in a commit message, or None if there is none."""
-    _, begin, rest = message.partition(f"\n{_BEGIN}\n")
-    text, end, _ = rest.rpartition(f"\n{_END}\n")
-    if not (begin and end):
-        return None
-    try:
-        record = json.loads(text).get("mao")
-    except (ValueError, AttributeError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
 def trailers(message: str) -> dict[str, str]:
     """Return the trailers `MAO-Run` and `MAO-Step` of a commit message, if present."""
-    _, _, tail = message.rpartition(_END)
+    _, _, tail = message.rpartition(RECORD_END)
     return {match[1]: match[2] for match in _TRAILER.finditer(tail)}
 
 

@@ -23,6 +23,7 @@ from mao_datamgmt.context import Context
 from mao_git import Clone, LogEntry
 from mao_shared.models import GROUND_TRUTH, Enrolment, Failure, ResolvedStep, Run, StepRun
 from mao_shared.models.node import RESTORED, Restored, unknown_since
+from mao_shared.runs.step_record import read_step_record
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
 MAX_COMMITS = 100_000  # read of one dataset
@@ -131,7 +132,7 @@ def _steps(clone: Clone, start: str, known: str | None) -> Commits:
     found: Commits = {}
     for entry in clone.log_since(start, known, MAX_COMMITS):
         names = provenance.trailers(entry.message)
-        record = provenance.read_step_record(entry.message)
+        record = read_step_record(entry.message)
         if len(names) == 2 and record is not None:
             found.setdefault((names["MAO-Run"], names["MAO-Step"]), (entry, record))
     return found

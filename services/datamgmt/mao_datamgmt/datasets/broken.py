@@ -27,6 +27,7 @@ from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models.common import STORED
 from mao_shared.models.dataset import BrokenClone
+from mao_shared.runs.step_record import read_step_record
 
 log = get_logger(__name__)
 
@@ -236,7 +237,7 @@ def observation_key(node: str) -> Callable[[str], str | None]:
     """Return a function that extracts this node's observation from a commit message, or None."""
 
     def key(message: str) -> str | None:
-        record = provenance.read_step_record(message)
+        record = read_step_record(message)
         if not isinstance(record, dict) or record.get("node") != node:
             return None
         if record.get("kind") == "external":
