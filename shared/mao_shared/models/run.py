@@ -89,8 +89,18 @@ class Original(Record):
     attempt: int = 1  # of the original step, as its tool saw it
 
 
+class PastAttempt(Record):
+    """A failed attempt of a step that was retried. `times`: when it first entered each phase."""
+
+    attempt: int = Field(ge=1)
+    times: dict[StepPhase, Timestamp] = Field(default_factory=dict)
+    exit: Exit | None = None
+    log_bytes: int | None = None
+    error: Failure | None = None
+
+
 class StepRun(Record):
-    """State of one step. `times`: when this attempt first entered each phase."""
+    """State of one step. `times`: when this attempt first entered each phase; `earlier`: failed attempts."""
 
     spec: ResolvedStep
     phase: StepPhase = StepPhase.PENDING
@@ -112,6 +122,7 @@ class StepRun(Record):
     metrics: dict[str, float] = Field(default_factory=dict)  # control metrics of the snapshot
     reproduced: Reproduced | None = None
     error: Failure | None = None
+    earlier: list[PastAttempt] = Field(default_factory=list)
 
     @property
     def late(self) -> bool:
