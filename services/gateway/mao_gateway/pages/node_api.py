@@ -43,17 +43,17 @@ class NodeApi:
         self.removed_from: str | None = None
         self.problems: list[MaoError] = []
 
-    async def get(self, path: str, model: type[M], **query: Any) -> M:
+    async def get(self, path: str, model: type[M], /, **query: Any) -> M:
         """Return the record at a path. Raises what the service's problem document describes."""
         response = await self._call("GET", path, query)
         return parse_record(response, read_json(response), model)
 
-    async def listing(self, path: str, model: type[M], **query: Any) -> Listing[M]:
+    async def listing(self, path: str, model: type[M], /, **query: Any) -> Listing[M]:
         """Return one page of a listing; `limit` and `cursor` are given in the query."""
         response = await self._call("GET", path, query)
         return parse_record(response, read_json(response), Listing[model])  # type: ignore[valid-type]
 
-    async def text(self, path: str, **query: Any) -> str:
+    async def text(self, path: str, /, **query: Any) -> str:
         """Return a text, such as a part of a log."""
         response = await self._call("GET", path, query)
         if not response.is_success:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from . import today
+from . import run, runs, today
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
     static_router,
     today.router,
+    runs.router,
+    run.router,
     missing_router,  # last
 ]
