@@ -28,7 +28,7 @@ HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e" + "x" * 300
 def node(tmp_path_factory: pytest.TempPathFactory, tool_image: str) -> Iterator[NativeNode]:
     """Run a node of its own with one real run; its store gets more of them."""
     root = tmp_path_factory.mktemp("runs")
-    with native_node(root) as node:
+    with native_node(root, env={"TZ": "UTC"}) as node:
         make_pipeline(node, root, "nightly", tool_image, {"collect": "date > now.txt"})
         run_once(node, "nightly")
         yield node

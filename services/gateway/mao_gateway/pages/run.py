@@ -92,7 +92,7 @@ async def _show_elsewhere(page: Page, node: str, run_id: str, step: str) -> HTML
         name=run_view.short_name(run_id),
         answer=answer,
         lines=harmless(answer.text).splitlines() if answer else [],
-        problem=problem,
+        log_problem=problem,
     )
 
 

@@ -24,6 +24,7 @@ MAX_STEPS = 20  # whose outputs are read
 MAX_COMPARED = 6  # files of a step whose rows are compared
 MAX_COMPARED_BYTES = 1_000_000  # larger ones are compared on the dataset's page
 ROWS = 100
+MAX_COMMAND_LINES = 20
 MAX_KEPT = 1000
 
 
@@ -225,7 +226,7 @@ def evidence_facts(step: StepRun, record: dict[str, Any] | None) -> list[tuple[s
     told = versions if isinstance(versions, dict) else {}
     engine = [step.engine] if step.engine else []
     facts = {
-        "Command": [" ".join(mask_command(spec.command))] if spec.command else ["that of the image"],
+        "Command": _command(spec.command),
         "Environment": [f"{name}={value}" for name, value in mask_env(spec.env).items()],
         "Limits": [", ".join(bounds)],
         "Network": [str(spec.network)],
@@ -235,6 +236,16 @@ def evidence_facts(step: StepRun, record: dict[str, Any] | None) -> list[tuple[s
         "Versions": [f"{name} {value}" for name, value in sorted(told.items())] or engine,
     }
     return [(name, lines) for name, lines in facts.items() if lines]
+
+
+def _command(words: list[str] | None) -> list[str]:
+    if not words:
+        return ["that of the image"]
+    lines = " ".join(mask_command(words)).splitlines()
+    more = len(lines) - MAX_COMMAND_LINES
+    return (
+        lines if more <= 0 else [*lines[:MAX_COMMAND_LINES], f"… {plural(more, 'more line', 'more lines')}"]
+    )
 
 
 def _exit(step: StepRun) -> list[str]:

@@ -16,6 +16,7 @@ from .formats import Clock, number, plural, span
 
 DONE = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
 TRIGGERS: tuple[str, ...] = get_args(Trigger)
+MAX_LINES = 10  # of a tool's output in a note
 MIN_DURATIONS = 3  # from which a usual duration is told
 _VOTED = re.compile(r"ground-truth is for (\d+) nodes to agree on, it is not moved by one")
 _HEX = re.compile(r"[0-9a-f]{8}")
@@ -31,6 +32,12 @@ class Note:
     text: str = ""
     next: str = ""
     code: str = ""
+
+    @property
+    def lines(self) -> list[str]:
+        """The text by lines: the first one, and the last ones of what a tool has written."""
+        first, *rest = self.text.splitlines() or [""]
+        return [line for line in (first, *rest[-MAX_LINES:]) if line.strip()]
 
 
 @dataclass(frozen=True, slots=True)
