@@ -10,6 +10,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import TypeAdapter
 
 from mao_shared.models import ResolvedImage
+from mao_shared.models.log import LogLines
 from mao_shared.models.node import EngineInfo
 from mao_shared.models.progress import OngoingWork
 from mao_shared.models.tool import CheckReport, CheckRequest, ImageRequest
@@ -21,6 +22,21 @@ from .runner import Runner
 
 router = APIRouter()
 _JSON_TEXT = TypeAdapter(str)
+
+RunId = Annotated[
+    str,
+    Path(
+        alias="id",
+        max_length=200,
+        description="Id of the run",
+        examples=["20260131T120000Z-system-performance-1f3a5c7d"],
+    ),
+]
+StepQuery = Annotated[
+    str | None, Query(max_length=64, description="Name or number from 0; default: the latest that ran")
+]
+AttemptQuery = Annotated[int | None, Query(ge=1, le=1000, description="Default: the latest")]
+MAX_LINES = 1000
 
 
 def get_runner(request: Request) -> Runner:
@@ -41,19 +57,9 @@ def get_runner(request: Request) -> Runner:
 )
 async def logs(
     request: Request,
-    run_id: Annotated[
-        str,
-        Path(
-            alias="id",
-            max_length=200,
-            description="Id of the run",
-            examples=["20260131T120000Z-system-performance-1f3a5c7d"],
-        ),
-    ],
-    step: Annotated[
-        str | None, Query(max_length=64, description="Name or number from 0; default: the latest that ran")
-    ] = None,
-    attempt: Annotated[int | None, Query(ge=1, le=1000, description="Default: the latest")] = None,
+    run_id: RunId,
+    step: StepQuery = None,
+    attempt: AttemptQuery = None,
     follow: Annotated[bool, Query(description="Server-sent events until the step has ended")] = False,
     end: Annotated[int | None, Query(ge=1, le=2**40, description="Only this many bytes at its end")] = None,
     last_event_id: Annotated[
@@ -71,6 +77,31 @@ async def logs(
     return StreamingResponse(
         await reader.whole(key, end), media_type="text/plain; charset=utf-8", headers=_attempt_headers(key)
     )
+
+
+@router.get(
+    "/runs/{id}/logs/lines",
+    name="runs.log_lines",
+    tags=["runs"],
+    summary="Numbered lines of the log of a step, or those that contain a text",
+)
+async def log_lines(
+    request: Request,
+    run_id: RunId,
+    step: StepQuery = None,
+    attempt: AttemptQuery = None,
+    text: Annotated[
+        str | None,
+        Query(alias="q", max_length=200, description="Only lines with this text, in upper or lower case"),
+    ] = None,
+    first: Annotated[
+        int | None, Query(alias="from", ge=1, le=2**40, description="Number of the first line")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LINES)] = 300,
+) -> LogLines:
+    """Without `from` and `q` the last lines. A line is what a terminal shows, at most 2000 bytes."""
+    reader = get_runner(request).reader
+    return await reader.lines(await reader.find(run_id, step, attempt), text, first, limit)
 
 
 @router.post(

@@ -12,6 +12,7 @@ import httpx
 
 from mao_shared import models
 from mao_shared.models.audit import AuditEntry
+from mao_shared.models.log import LogLines
 from mao_shared.models.node import EngineInfo, NodeStatus
 from mao_shared.models.progress import OngoingWork
 from mao_shared.models.run import CancelBody, ReproduceBody, Verification
@@ -255,6 +256,13 @@ class RunCalls:
         response = self.http.send("GET", url_path("runs", run_id, "logs"), params=params)
         check(response)
         return response.text
+
+    def log_lines(
+        self, run_id: str, *, step: int | None = None, attempt: int | None = None, text: str | None = None
+    ) -> LogLines:
+        """Return the last lines of the log of a step with their numbers, or the first that contain `text`."""
+        params = compact({"step": step, "attempt": attempt, "q": text})
+        return self.http.get(url_path("runs", run_id, "logs", "lines"), LogLines, params)
 
     def follow_log(
         self, run_id: str, *, step: int | None = None, attempt: int | None = None, after: str | None = None

@@ -90,8 +90,18 @@ class Original(Record):
     attempt: int = 1  # of the original step, as its tool saw it
 
 
+class PastAttempt(Record):
+    """A failed attempt of a step that was retried. `times`: when it first entered each phase."""
+
+    attempt: int = Field(ge=1)
+    times: dict[StepPhase, Timestamp] = Field(default_factory=dict)
+    exit: Exit | None = None
+    log_bytes: int | None = None
+    error: Failure | None = None
+
+
 class StepRun(Record):
-    """State of one step. `times`: when this attempt first entered each phase."""
+    """State of one step. `times`: when this attempt first entered each phase; `earlier`: failed attempts."""
 
     spec: ResolvedStep
     phase: StepPhase = StepPhase.PENDING
@@ -115,6 +125,7 @@ class StepRun(Record):
     quarantine: Quarantine | None = None  # its output is there and not on the node's branch, unless accepted
     reproduced: Reproduced | None = None
     error: Failure | None = None
+    earlier: list[PastAttempt] = Field(default_factory=list)
 
     @property
     def quarantined(self) -> bool:

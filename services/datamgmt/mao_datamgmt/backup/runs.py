@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_git import Clone, LogEntry
+from mao_shared.commit_messages import read_step_record
 from mao_shared.models import GROUND_TRUTH, Enrolment, Failure, ResolvedStep, Run, StepRun
 from mao_shared.models.check import quarantine_branch, results_from_record
 from mao_shared.models.node import RESTORED, Restored, unknown_since
@@ -152,7 +153,7 @@ def _steps(clone: Clone, start: str, known: str | None) -> Commits:
     found: Commits = {}
     for entry in clone.log_since(start, known, MAX_COMMITS):
         names = provenance.trailers(entry.message)
-        record = provenance.read_step_record(entry.message)
+        record = read_step_record(entry.message)
         if len(names) == 2 and record is not None:
             found.setdefault((names["MAO-Run"], names["MAO-Step"]), (entry, record))
     return found

@@ -23,6 +23,7 @@ import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_git import Clone, RepositoryError
+from mao_shared.commit_messages import read_step_record
 from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models.check import quarantine_branch
@@ -242,7 +243,7 @@ def observation_key(node: str) -> Callable[[str], str | None]:
     """Return a function that extracts this node's observation from a commit message, or None."""
 
     def key(message: str) -> str | None:
-        record = provenance.read_step_record(message)
+        record = read_step_record(message)
         if not isinstance(record, dict) or record.get("node") != node:
             return None
         if record.get("kind") == "external":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import catalogue, datasets, first_run, today
+from . import catalogue, datasets, first_run, run, runs, today
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
@@ -11,5 +11,7 @@ PAGE_ROUTERS = [
     first_run.router,
     catalogue.router,
     datasets.router,
+    runs.router,
+    run.router,
     missing_router,  # last
 ]
