@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from . import today
+from . import pipeline, pipeline_actions, pipelines, today
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
     static_router,
     today.router,
+    pipelines.router,
+    pipeline.router,
+    pipeline_actions.router,
     missing_router,  # last
 ]
