@@ -28,6 +28,7 @@ from mao_shared.web.dependencies import TITLE
 from . import pipeline_view as view
 from .formats import Clock, node_zone
 from .node_api import NodeApi, path_of
+from .pipelines import soonest_first
 from .run_bars import MAX_RUNS, History, draw_history, make_history
 from .schedule_view import (
     MAX_TICKS_SHOWN,
@@ -116,7 +117,7 @@ async def read_facts(api: NodeApi, name: str) -> PipelineFacts:
         enrolment=enrolment,
         diff=diff if isinstance(diff, PipelineDiff) else None,
         diff_error=None if isinstance(diff, PipelineDiff) else FormError.of(diff),
-        jobs=None if jobs is None else jobs.items,
+        jobs=None if jobs is None else sorted(jobs.items, key=soonest_first),
         runs=runs,
         nodes=None if nodes is None else nodes.items,
     )
@@ -189,7 +190,7 @@ async def backfill_form(page: Page, facts: PipelineFacts, typed: Typed) -> Backf
     try:
         begin = parse_moment(typed.since, clock, "From")
         end = parse_moment(typed.until, clock, "Until") if typed.until.strip() else clock.now
-        end = end.replace(microsecond=0)
+        begin, end = begin.replace(microsecond=0), end.replace(microsecond=0)
         body = {"since": format_time(begin), "until": format_time(end), "dry_run": True}
         answer = await page.api.send("POST", f"/jobs{path_of(job)}/backfill", body)
         result = BackfillResult.model_validate(answer)
@@ -261,7 +262,7 @@ def _backfill_ticks(form: BackfillForm, zones: dict[str, str], clock: Clock) -> 
         {
             "time": time_in(tick.scheduled_for, zone, clock.now),
             "missed": tick.missed,
-            "reason": tick.reason or tick.missed or "it has no record: the schedule did not exist then",
+            "reason": tick.reason or tick.missed or "the schedule did not exist then",
         }
         for tick in ticks
     ]

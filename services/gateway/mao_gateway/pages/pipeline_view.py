@@ -15,9 +15,10 @@ from mao_shared.models.tool import RISKS
 from mao_shared.text import HARMFUL
 from mao_shared.yaml_text import yaml_lines
 
-from .formats import NONE, number, size, span
+from .formats import NONE, number, plural, span
 
 MAX_DIFF_LINES = 2000  # of the diff that is shown; the command prints all
+_SECONDS_FIELDS = ("limits.time", "limits.grace", "retry.backoff")
 _CHANGE = re.compile(r"(?:step (?P<step>\S+): )?(?P<field>[^\s:]+): (?P<before>.*) \u2192 (?P<after>.*)")
 
 
@@ -98,7 +99,7 @@ def step_rows(pipeline: Pipeline, enrolment: Enrolment | None) -> list[StepRow]:
 
 def _resolved_row(step: ResolvedStep) -> StepRow:
     late = "" if not step.reads_truth else _late_words(step.on_late_truth)
-    limits = [f"up to {span(step.limits.time)}", size(step.limits.memory)]
+    limits = [f"up to {span(step.limits.time)}", memory(step.limits.memory)]
     limits += [f"{number(step.limits.cpu)} CPU"] if step.limits.cpu else []
     return StepRow(
         name=step.name,
@@ -132,6 +133,14 @@ def _registered_row(step: Step) -> StepRow:
         metrics=", ".join(metric.name for metric in step.metrics),
         asked=("docker socket",) if step.engine_socket else (),
     )
+
+
+def memory(value: int) -> str:
+    """Return a limit as the record of a tool is written: `512m`, `2g`; other sizes in bytes."""
+    for unit, letter in ((1024**3, "g"), (1024**2, "m")):
+        if value % unit == 0:
+            return f"{value // unit}{letter}"
+    return plural(value, "byte")
 
 
 def _late_words(on_late: str) -> str:
@@ -171,11 +180,12 @@ def _read_change(line: str) -> Change:
     match = _CHANGE.fullmatch(line)
     if match is None:
         return Change(note=line)
-    before, after = _readable(match["before"]), _readable(match["after"])
-    return Change(match["step"] or "", match["field"], before, after)
+    field = match["field"]
+    before, after = _readable(field, match["before"]), _readable(field, match["after"])
+    return Change(match["step"] or "", field, before, after)
 
 
-def _readable(text: str) -> str | None:
+def _readable(field: str, text: str) -> str | None:
     """Return a value for people: a text without quotes, a command as a line; None for one that is not set."""
     if text == "nothing":
         return None
@@ -185,6 +195,10 @@ def _readable(text: str) -> str | None:
         return text
     if isinstance(value, str):
         return value
+    if field == "limits.memory" and isinstance(value, int):
+        return memory(value)
+    if field in _SECONDS_FIELDS and isinstance(value, int | float):
+        return span(value)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return shlex.join(value)
     return text

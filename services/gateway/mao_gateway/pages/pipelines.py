@@ -89,9 +89,14 @@ def pipeline_rows(
     """Return the rows of pipelines, in the order of `states`."""
     last = last_runs(runs, jobs)
     by_pipeline: dict[str, list[Job]] = {}
-    for job in jobs:
+    for job in sorted(jobs, key=soonest_first):
         by_pipeline.setdefault(job.pipeline, []).append(job)
     return [_row(state, by_pipeline.get(state.name, []), last.get(state.name)) for state in states]
+
+
+def soonest_first(job: Job) -> tuple[bool, datetime, str]:
+    """Return what schedules are sorted by: those that are due next first, paused ones last."""
+    return job.next is None, job.next or job.created_at, job.id
 
 
 def _row(state: PipelineState, jobs: Sequence[Job], last: LastRun | None) -> PipelineRow:
@@ -170,6 +175,7 @@ async def pipelines(
         filtered=filtered,
         jobs_known=jobs is not None,
         runs_known=runs is not None,
+        all_runs_seen=runs is not None and runs.cursor is None,
         max_schedules=MAX_SCHEDULES,
         recent=RECENT_RUNS,
     )

@@ -18,9 +18,11 @@ from markupsafe import Markup
 
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.models import BackfillResult, Job, ScheduleSpec, format_time
+from mao_shared.models.common import FIRST_YEAR, LAST_YEAR
 
 from .formats import Clock, ago
 
+MAX_AGO = 100 * 366 * 86400  # seconds
 MAX_TICKS_SHOWN = 50  # of a backfill that is not begun yet
 _AGO = re.compile(r"(\d{1,6})\s*(d|h|min|m)")
 _UNITS = {"d": 86400, "h": 3600, "min": 60, "m": 60}
@@ -129,19 +131,20 @@ def parse_moment(text: str, clock: Clock, label: str) -> datetime:
     Raises InvalidInput.
     """
     text = text.strip()
-    if match := _AGO.fullmatch(text):
-        try:
-            return clock.now - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-        except OverflowError:
-            pass
+    if (match := _AGO.fullmatch(text)) and int(match[1]) * _UNITS[match[2]] <= MAX_AGO:
+        return clock.now - timedelta(seconds=int(match[1]) * _UNITS[match[2]])
     try:
         moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=clock.zone)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidInput(
-            f"{label}: {text[:80]!r} is no time." if text else f"{label} is empty.",
-            next="Write a day or time such as 2026-01-31 or 2026-01-31 12:00, or how long ago, such as 12d.",
-        ) from None
+        if FIRST_YEAR < moment.year < LAST_YEAR:  # as the API, so that no zone leads out of the calendar
+            return (moment if moment.tzinfo else moment.replace(tzinfo=clock.zone)).astimezone(UTC)
+    except ValueError:
+        pass
+    raise InvalidInput(
+        f"{label}: {text[:80]!r} is no time between the years {FIRST_YEAR} and {LAST_YEAR}."
+        if text
+        else f"{label} is empty.",
+        next="Write a day or time such as 2026-01-31 or 2026-01-31 12:00, or how long ago, such as 12d.",
+    )
 
 
 def schedule_commands(pipeline: str, cron: str, timezone: str, seconds: bool, job: Job | None) -> list[str]:
