@@ -318,7 +318,8 @@ async def test_pipeline_backfill_error_at_form(
 async def test_pipeline_approve_changed_tool_by_click(node: NativeNode, made: Made) -> None:
     """The tool's record changes: the old definition runs until the change is approved."""
     tool = node.http.get(f"/registry/tools/{made.tool}").json()
-    changed = tool | {"env": {"PAGE_SIZE": "50", "WORDS": "a \u2192 b"}, "limits": {"memory": "512m"}}
+    env = {"PAGE_SIZE": "50", "WORDS": "a \u2192 b", "ODD": HOSTILE}
+    changed = tool | {"env": env, "limits": {"memory": "512m"}}
     assert node.http.put(f"/registry/tools/{made.tool}", json=changed).status_code == 200
     async with reading(node.url) as reader:
         page = await reader.open("/ui/pipelines?show=pending")
@@ -395,8 +396,10 @@ async def test_pipeline_title_with_odd_characters(
         node.wait_run(run["id"])
 
 
-async def test_pipeline_looks(node: NativeNode, made: Made, engine: Engine, tmp_path: Path) -> None:
-    """Runs that succeeded and failed, two schedules, one of them paused."""
+@pytest.fixture(scope="module")
+def used(node: NativeNode, tool_image: str, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Return a pipeline with runs that succeeded and failed, and two schedules, one of them paused."""
+    made = make(node, tool_image, tmp_path_factory.mktemp("used"))
     for _ in range(2):
         run = post(node, "/pipeline/run", {"name": made.name})
         assert node.wait_run(run["id"])["phase"] == "succeeded"
@@ -407,14 +410,21 @@ async def test_pipeline_looks(node: NativeNode, made: Made, engine: Engine, tmp_
     run = post(node, "/pipeline/run", {"name": made.name})
     assert node.wait_run(run["id"])["phase"] == "failed"
     post(node, "/pipeline/run", {"name": made.name, "cron": "0 4 * * *", "timezone": "Europe/Zurich"})
-    paused = {"name": made.name, "cron": "*/20 8-18 * * mon-fri", "paused": True}
-    post(node, "/pipeline/run", paused)
-    async with reading(node.url) as reader:
-        await look_at(reader, made.path, "pipeline")
-        shown = "form=schedule&cron=0+4+*+*+*&timezone=Europe/Zurich"
-        await look_at(reader, f"{made.path}?{shown}", "pipeline-schedule")
-        [job, _] = jobs_of(node, made)
-        await look_at(reader, f"{made.path}?form=backfill&job={job['id']}&since=3d", "pipeline-backfill")
+    post(node, "/pipeline/run", {"name": made.name, "cron": "*/20 8-18 * * mon-fri", "paused": True})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("", "pipeline"),
+        ("?form=schedule&cron=0+4+*+*+*&timezone=Europe/Zurich", "pipeline-schedule"),
+        ("?form=backfill&since=3d", "pipeline-backfill"),
+    ],
+    ids=["page", "schedule", "backfill"],
+)
+async def test_pipeline_looks(reader: Reader, used: Made, query: str, name: str) -> None:
+    await look_at(reader, used.path + query, name)
 
 
 async def test_pipeline_reads_without_scripts(node: NativeNode, made: Made) -> None:
