@@ -17,7 +17,7 @@ from mao_shared.text import harmless_line
 from tests.support.docker import Engine
 from tests.support.git import bare_repository
 from tests.support.node import NativeNode
-from tests.support.reader import Reader, accessibility_faults, layout_faults, look_at, reading
+from tests.support.reader import WIDTHS, Reader, accessibility_faults, layout_faults, look_at, reading
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 HOSTILE = "<b onclick=alert(1)>x</b> & \u202edesrever \x1b[31m" + "W" * 200
@@ -50,7 +50,7 @@ def make(node: NativeNode, image: str, folder: Path, *, enrol: bool = True, **fi
     remote = bare_repository(folder / f"{tag}.git")
     post(node, "/registry/datasets", {"name": dataset, "master": str(remote)})
     step = {"tool": tool, "dataset": dataset}
-    wanted = {"name": fields.pop("name", f"pipe-{tag}"), "steps": [step], **fields}
+    wanted = {"name": f"pipe-{tag}", "steps": [step], **fields}
     made = post(node, "/pipeline/init" if enrol else "/registry/pipelines", wanted)
     return Made(made["name"], tool, dataset)
 
@@ -61,6 +61,12 @@ def jobs_of(node: NativeNode, made: Made) -> list[dict[str, Any]]:
 
 def runs_of(node: NativeNode, made: Made) -> list[dict[str, Any]]:
     return list(node.http.get("/runs", params={"pipeline": made.name}).json()["items"])
+
+
+def actions_on(node: NativeNode, subject: str) -> list[str]:
+    """Return what the audit log has of a job or run, newest first."""
+    listed = node.http.get("/audit", params={"subject": subject}).json()["items"]
+    return [entry["action"] for entry in listed]
 
 
 async def said(page: Page, text: str) -> None:
@@ -260,7 +266,9 @@ async def test_pipeline_pause_and_resume_by_clicks(node: NativeNode, made: Made)
         assert [job["paused"] for job in jobs_of(node, made)] == [True]
         await page.get_by_role("button", name="Resume").click()
         await said(page, "Resumed from the next tick on")
-        assert [job["paused"] for job in jobs_of(node, made)] == [False]
+        [job] = jobs_of(node, made)
+        assert not job["paused"]
+        assert actions_on(node, job["id"]) == ["jobs.resume", "jobs.pause"]
 
 
 async def test_pipeline_backfill_by_clicks(node: NativeNode, made: Made) -> None:
@@ -273,6 +281,7 @@ async def test_pipeline_backfill_by_clicks(node: NativeNode, made: Made) -> None
         await expect(preview.locator("tbody tr")).to_have_count(2)
         await expect(preview).to_contain_text("2 ticks would run")
         assert runs_of(node, made) == []
+        assert actions_on(node, job["id"]) == []
         assert await layout_faults(page) == []
         assert await accessibility_faults(page) == []
         command = await preview.locator(".cmd").inner_text()
@@ -382,7 +391,9 @@ async def test_pipeline_title_with_odd_characters(
     async with reading(node.url) as reader:
         page = await reader.open(f"/ui/pipelines/{quote(title, safe='')}")
         await expect(page.locator("h1 .any")).to_have_text(title.replace("\u202e", "\\u202e"))
-        assert await layout_faults(page) == []
+        for width in WIDTHS:
+            await page.set_viewport_size({"width": width, "height": 900})
+            assert await layout_faults(page) == []
         await page.get_by_role("button", name="Run now").click()
         await said(page, "A run is queued")
         [run] = runs_of(node, made)
@@ -425,6 +436,36 @@ def used(node: NativeNode, tool_image: str, engine: Engine, tmp_path_factory: py
 )
 async def test_pipeline_looks(reader: Reader, used: Made, query: str, name: str) -> None:
     await look_at(reader, used.path + query, name)
+
+
+async def test_pipeline_looks_before_enrolment(
+    node: NativeNode, reader: Reader, tool_image: str, tmp_path: Path
+) -> None:
+    """Several steps, not all of them connected, and tools that ask for privileges."""
+    asked = {"privileges": {"capabilities": ["NET_RAW"], "docker_socket": True}, "network": "host"}
+    first = make(node, tool_image, tmp_path, enrol=False, tool_fields=asked)
+    second = make(node, tool_image, tmp_path, enrol=False)
+    third = make(node, tool_image, tmp_path, enrol=False)
+    metric = {"name": "rows", "measure": "rows"}
+    steps = [
+        {"tool": first.tool, "dataset": first.dataset, "command": ["crawl", "--since", "1d", "x" * 300]},
+        {
+            "title": "Summary of the day's charts",
+            "tool": second.tool,
+            "dataset": second.dataset,
+            "input_dataset": first.dataset,
+            "retry": {"attempts": 3},
+            "metrics": [metric],
+        },
+        {"tool": third.tool, "dataset": third.dataset, "input_dataset": first.dataset},
+    ]
+    made = make(node, tool_image, tmp_path, enrol=False, steps=steps, description="Charts, once a night.")
+    await look_at(reader, made.path, "pipeline-enrol")
+    page = await reader.open(made.path)
+    await expect(page.locator(".chain")).to_have_count(2)
+    await page.get_by_role("button", name="Enrol node-1").click()
+    await expect(page.locator("#enrol")).to_be_visible()  # the browser asks for the boxes first
+    assert node.http.get(f"/enrolments/{made.name}").status_code == 404
 
 
 async def test_pipeline_reads_without_scripts(node: NativeNode, made: Made) -> None:

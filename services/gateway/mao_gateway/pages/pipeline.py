@@ -224,7 +224,7 @@ async def pipeline(
     yaml, json = view.definition_texts(found)
     history: History | None = make_history(facts.runs, page.clock) if facts.runs else None
     diff, diff_left = view.diff_lines(facts.diff.diff if facts.diff else "")
-    zones = {known.id: known.timezone for known in facts.jobs or ()}
+    zones = {known.timezone for known in facts.jobs or ()}
     return await page.render(
         "pipeline.html",
         section="Pipelines",
@@ -237,8 +237,8 @@ async def pipeline(
         more_jobs=max(0, len(facts.jobs or ()) - MAX_SHOWN_JOBS),
         schedule=to_schedule,
         backfill=to_backfill,
-        backfill_ticks=_backfill_ticks(to_backfill, zones, page.clock),
-        zone_names=sorted({"UTC", node_zone().key, *zones.values()}),
+        backfill_ticks=_backfill_ticks(to_backfill, facts.jobs or [], page.clock),
+        zone_names=sorted({"UTC", node_zone().key, *zones}),
         chains=view.chains(found.steps),
         steps=view.step_rows(found, facts.enrolment),
         yaml=yaml,
@@ -254,15 +254,23 @@ async def pipeline(
     )
 
 
-def _backfill_ticks(form: BackfillForm, zones: dict[str, str], clock: Clock) -> list[dict[str, object]]:
+def _backfill_ticks(form: BackfillForm, jobs: list[Job], clock: Clock) -> list[dict[str, object]]:
     """Return the ticks to list: on the clock of the schedule's zone, and why each has not been run."""
-    zone = zone_named(zones.get(form.job, "UTC"))
-    ticks = form.result.ticks[:MAX_TICKS_SHOWN] if form.result else []
+    job = next((job for job in jobs if job.id == form.job), None)
+    if form.result is None or job is None:
+        return []
+    zone = zone_named(job.timezone)
     return [
         {
             "time": time_in(tick.scheduled_for, zone, clock.now),
             "missed": tick.missed,
-            "reason": tick.reason or tick.missed or "the schedule did not exist then",
+            "reason": tick.reason
+            or tick.missed
+            or (
+                "the schedule did not exist then"
+                if tick.scheduled_for < job.created_at
+                else "nothing is known of it"
+            ),
         }
-        for tick in ticks
+        for tick in form.result.ticks[:MAX_TICKS_SHOWN]
     ]
