@@ -189,9 +189,11 @@ class JobCalls(Resource[models.Job]):
     def resume(self, job: str) -> models.Job:
         return self.http.call("POST", self.at(job, "resume"), models.Job)
 
-    def backfill(self, job: str, since: datetime, until: datetime) -> models.BackfillResult:
-        """Run the missed ticks in [since, until]."""
-        body = request_body(BackfillRequest, since=since, until=until)
+    def backfill(
+        self, job: str, since: datetime, until: datetime, *, dry_run: bool = False
+    ) -> models.BackfillResult:
+        """Run the missed ticks in [since, until]; with `dry_run`, only return them."""
+        body = request_body(BackfillRequest, since=since, until=until, dry_run=dry_run or None)
         return self.http.call("POST", self.at(job, "backfill"), models.BackfillResult, json=body)
 
     def next_times(self, job: str, count: int = 5) -> models.NextTimes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import catalogue, datasets, first_run, run, runs, today
+from . import catalogue, datasets, first_run, pipeline, pipeline_actions, pipelines, run, runs, today
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
@@ -13,5 +13,8 @@ PAGE_ROUTERS = [
     datasets.router,
     runs.router,
     run.router,
+    pipelines.router,
+    pipeline.router,
+    pipeline_actions.router,
     missing_router,  # last
 ]
