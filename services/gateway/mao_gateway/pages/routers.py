@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from . import today
+from . import alarms, today
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
     static_router,
     today.router,
+    alarms.router,
     missing_router,  # last
 ]

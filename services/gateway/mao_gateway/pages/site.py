@@ -115,6 +115,15 @@ class Page:
     def node(self) -> str:
         return self.gateway.node
 
+    def typed(self, form: str, field: str) -> str:
+        """Return what was typed into a field of a form that failed, to show it again; otherwise empty."""
+        message = self.message
+        return message.fields.get(field, "") if message is not None and message.form == form else ""
+
+    async def status(self) -> NodeStatus:
+        """Return the node's status, which the frame shows."""
+        return (await self._frame).status
+
     async def alarms(self) -> list[Alarm]:
         """Return the open alarms, newest first."""
         return (await self._frame).alarms
@@ -144,7 +153,9 @@ class Page:
         own = conditions_of(self.request.app)
         status, alarms = await asyncio.gather(
             node_status(self.gateway.node, self.gateway.store, self.gateway.proxy, SERVICES, own),
-            self.api.optional(self.api.listing("/alarms", Alarm, open="true", limit=MAX_ALARMS)),
+            self.api.optional(
+                self.api.listing("/alarms", Alarm, state="open", newest="true", limit=MAX_ALARMS)
+            ),
         )
         return Frame(status, alarms.items if alarms else [])
 
