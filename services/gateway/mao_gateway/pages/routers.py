@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from . import alarms, today
+from . import agreement, alarms, today
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
     static_router,
     today.router,
+    agreement.router,
     alarms.router,
     missing_router,  # last
 ]
