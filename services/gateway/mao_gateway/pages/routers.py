@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import agreement, alarms, today
+from . import agreement, alarms, audit_log, federation, today
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
@@ -10,5 +10,7 @@ PAGE_ROUTERS = [
     today.router,
     agreement.router,
     alarms.router,
+    federation.router,
+    audit_log.router,
     missing_router,  # last
 ]
