@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import agreement, alarms, audit_log, federation, today
+from . import agreement, alarms, audit_log, federation, public, today
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
@@ -12,5 +12,6 @@ PAGE_ROUTERS = [
     alarms.router,
     federation.router,
     audit_log.router,
+    public.router,
     missing_router,  # last
 ]

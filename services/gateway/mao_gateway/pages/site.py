@@ -88,6 +88,11 @@ def static_address(name: str) -> str:
     return f"/ui/static/{digest}/{name}"
 
 
+def static_text(name: str) -> str:
+    """Return the content of a static file."""
+    return (_FOLDER / "static" / name).read_text("utf-8")
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What the frame around every page shows."""
@@ -106,7 +111,7 @@ class Page:
     def __init__(self, request: Request, gateway: Gateway, zone: ZoneInfo) -> None:
         self.request = request
         self.gateway = gateway
-        self.api = NodeApi(gateway.proxy, request.scope, _answers_of(request))
+        self.api = NodeApi(gateway.proxy, request.scope, answers_of(request))
         self.clock = formats.Clock(datetime.now(UTC), zone)
         self.message: Message | None = messages.find(request.query_params.get("m"))
         self._frame = asyncio.create_task(self._read_frame())  # while the handler reads its own parts
@@ -169,7 +174,7 @@ class Page:
         await asyncio.gather(self._frame, return_exceptions=True)
 
 
-def _answers_of(request: Request) -> AnswerCache:
+def answers_of(request: Request) -> AnswerCache:
     """Return the answers that the pages of this app share."""
     state = request.app.state
     if not hasattr(state, "page_answers"):
