@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from .common import Record, Timestamp
-from .round import Abstention, FieldKind, VoteDefinition
+from .round import AbstainedWhy, Abstention, FieldKind, VoteDefinition
 
 # A round's evidence
 
@@ -139,7 +139,7 @@ class RoundSummary(Record):
     """A decided round in a line. `files`: how many differ from the round before.
 
     `warnings`: why decisions on files may be wrong, such as a key that was inferred from little; the first
-    few.
+    few. `differing`: by node that voted, in how many cells it differs; `abstained`: why the others did not.
     """
 
     round: str
@@ -151,6 +151,8 @@ class RoundSummary(Record):
     cells: int
     conflicts: int
     warnings: list[str] = Field(default_factory=list)
+    differing: dict[str, int] = Field(default_factory=dict)
+    abstained: dict[str, AbstainedWhy] = Field(default_factory=dict)
 
 
 class DecidedRound(Record):
@@ -173,6 +175,8 @@ class DecidedRound(Record):
             cells=found.cells,
             conflicts=found.conflicts,
             warnings=[*warnings[:MAX_WARNINGS], *more],
+            differing={node: tally.differing for node, tally in found.votes.items()},
+            abstained={node: entry.reason for node, entry in found.abstained.items()},
         )
 
 

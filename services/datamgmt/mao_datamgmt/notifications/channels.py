@@ -197,20 +197,29 @@ class Channels:
         return stored
 
     async def list_messages(
-        self, channel: str | None, about: str | None, limit: int, cursor: str | None
+        self,
+        channel: str | None,
+        about: str | None,
+        limit: int,
+        cursor: str | None,
+        *,
+        waiting: bool = False,
     ) -> Listing[Message]:
         """List the messages by id, those of a channel or about an alarm or run if given."""
-        page = await self.messages.page(limit, cursor)
-        items = [stored.record for stored in page.items]
-        return Listing(
-            items=[
+        found = Listing[Message](items=[])
+        while True:
+            page = await self.messages.page(limit - len(found.items), cursor)
+            found.items += [
                 message
-                for message in items
-                if channel in (None, message.channel) and about in (None, message.about)
-            ],
-            cursor=page.cursor,
-            unreadable=unreadable_items(page.unreadable),
-        )
+                for message in (stored.record for stored in page.items)
+                if channel in (None, message.channel)
+                and about in (None, message.about)
+                and not (waiting and message.is_done)
+            ]
+            found.unreadable += unreadable_items(page.unreadable)
+            cursor = page.cursor
+            if cursor is None or len(found.items) >= limit:
+                return found.model_copy(update={"cursor": cursor})
 
     # delivery
 
@@ -311,6 +320,7 @@ def channel_state(channel: Channel, messages: Iterable[Message]) -> ChannelState
     own = [message for message in messages if message.channel == channel.name and not message.is_ping]
     failed = [message for message in own if message.last_error is not None]
     failed.sort(key=lambda message: (message.created_at, message.id))
+    upcoming = next_message(own)
     return ChannelState(
         name=channel.name,
         service=channel.service,
@@ -319,4 +329,7 @@ def channel_state(channel: Channel, messages: Iterable[Message]) -> ChannelState
         waiting=sum(not message.is_done for message in own),
         given_up=sum(message.given_up for message in own),
         last_error=failed[-1].last_error if failed else None,
+        delivered_at=max((message.delivered_at for message in own if message.delivered_at), default=None),
+        tries=upcoming.tries if upcoming else 0,
+        next_try_at=upcoming.not_before if upcoming else None,
     )

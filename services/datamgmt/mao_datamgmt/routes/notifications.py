@@ -157,8 +157,11 @@ async def list_messages(
     about: Annotated[
         str | None, Query(max_length=300, description="Only those about this alarm or run")
     ] = None,
+    waiting: Annotated[bool, Query(description="Only those that are neither delivered nor given up")] = False,
 ) -> Listing[Message]:
-    return await manager.notifications.channels.list_messages(channel, about, page.limit, page.cursor)
+    return await manager.notifications.channels.list_messages(
+        channel, about, page.limit, page.cursor, waiting=waiting
+    )
 
 
 def _reason(failure: MaoError) -> str:

@@ -87,6 +87,11 @@ class NodeApi:
         response = await self._call("GET", path, query)
         return parse_record(response, read_json(response), model)
 
+    async def get_slowly(self, path: str, model: type[M], **query: Any) -> M:
+        """Return like `get` what takes long to compute, as an action's result."""
+        response = await self._call("GET", path, query, timeout=find_route(path).timeout)
+        return parse_record(response, read_json(response), model)
+
     async def listing(self, path: str, model: type[M], /, **query: Any) -> Listing[M]:
         """Return one page of a listing; `limit` and `cursor` are given in the query."""
         response = await self._call("GET", path, query)

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from . import catalogue, datasets, first_run, pipeline, pipeline_actions, pipelines, run, runs, today
+from . import (
+    agreement,
+    alarms,
+    audit_log,
+    catalogue,
+    datasets,
+    federation,
+    first_run,
+    pipeline,
+    pipeline_actions,
+    pipelines,
+    public,
+    run,
+    runs,
+    today,
+)
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
@@ -16,5 +31,10 @@ PAGE_ROUTERS = [
     pipelines.router,
     pipeline.router,
     pipeline_actions.router,
+    agreement.router,
+    alarms.router,
+    federation.router,
+    audit_log.router,
+    public.router,
     missing_router,  # last
 ]
