@@ -14,6 +14,7 @@ import pytest
 from mao_shared import keys
 from mao_shared.host.data_dir import DataDir
 from mao_shared.models import ControlMetric, Exit, Run, Series, StepRun
+from mao_shared.models.check import Check
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Records, Store, open_store
 from tests.support.etcd import EtcdServer
@@ -37,6 +38,15 @@ LIVES = [
     "mao_git:Clone.push before",
     "mao_git:Clone.push after",
     "mao_git:Clone.find_commit after",
+]
+QUARANTINING = [
+    "mao_datamgmt.steps.publish:run_checks before",
+    "mao_datamgmt.steps.publish:run_checks after",
+    "mao_git:Clone.commit before",
+    "mao_git:Clone.commit after",
+    "mao_git:Clone.move_branch after",
+    "mao_git:Clone.push before",
+    "mao_git:Clone.push after",
 ]
 SEED = 20261124
 KILLS = 50
@@ -69,10 +79,11 @@ class Lab:
                             return found
         raise AssertionError("a watch does not end")
 
-    async def prepared(self, number: int) -> str:
+    async def prepared(self, number: int, *checks: Check) -> str:
         """Create a run and wait for its workspace."""
         one = step("collect", "data", self.master)
-        spec = one.spec.model_copy(update={"metrics": [ControlMetric(name="files", measure="files")]})
+        metrics = [ControlMetric(name="files", measure="files")]
+        spec = one.spec.model_copy(update={"metrics": metrics, "checks": list(checks)})
         run = run_of(f"run-{number:03}", one.model_copy(update={"spec": spec}), after=number)
         assert await self.runs.create(run.id, run) is not None
         await self.until(run.id, StepPhase.READY)
@@ -172,6 +183,33 @@ async def test_killed_at_each_step_of_publish(etcd_server: EtcdServer, tmp_path:
             done.append(run_id)
         one.mortal.live()
         await one.check(done)
+
+
+async def test_killed_at_each_step_of_quarantining(etcd_server: EtcdServer, tmp_path: Path) -> None:
+    never = Check(name="never", file="none", on_failure="quarantine")
+    async with lab(etcd_server, tmp_path) as one:
+        done: list[str] = []
+        for number, life in enumerate(QUARANTINING):
+            one.mortal.live()
+            run_id = await one.prepared(number, never)
+            one.mortal.kill()
+            await one.exit(run_id)
+            one.mortal.live(life)
+            await asyncio.wait_for(asyncio.to_thread(one.mortal.wait), PATIENCE)
+            one.mortal.live()
+            await one.finish(run_id)
+            one.mortal.kill()
+            done.append(run_id)
+        one.mortal.live()
+        await eventually(lambda: runs_on(one.master, f"quarantine/{NODE}") == done[::-1], PATIENCE)
+        assert not {*runs_on(one.master)} & {*done}
+        for run_id in done:
+            ended = await one.until(run_id, *ENDED)
+            assert ended.quarantined, ended.error
+            assert ended.snapshot is None
+        health = await one.store.list(keys.check_health_prefix(NODE))
+        alarms = await one.store.list(keys.alarms_prefix(NODE))
+        assert (len(health.entries), len(alarms.entries)) == (1, 1)
 
 
 async def test_killed_at_random(etcd_server: EtcdServer, tmp_path: Path) -> None:

@@ -379,6 +379,12 @@ async def test_remote_away_it_is_pushed_later_with_its_decision(tmp_path: Path) 
         assert not waiting.pushed
         accepted = await world.manager.quarantine.accept("data", "run-1", Decision("accepted"))
         assert (accepted.state, accepted.pushed) == ("accepted", False)
+        status = await world.manager.status("data")
+        assert {one.name: one.unpushed for one in status.branches if one.here} == {
+            NODE: 1,
+            BRANCH: 2,
+            "ground-truth": 1,
+        }
         assert not (await world.get("run-1")).record.steps[0].pushed
         hidden.rename(world.master)
         await world.manager.pusher.push_now("data")

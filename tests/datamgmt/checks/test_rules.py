@@ -105,6 +105,7 @@ def test_file_pattern_matches_within_names_and_across_folders(pattern: str, path
         ("out/*.json", {"out/deep/1.json": "{}"}, False),
         ("**/*.json", {".mao/rounds/1.json": "{}"}, False),
         ("*.csv", {"*.csv": "its very name"}, True),
+        ("*", {"line\nbreak\x1b[31m": "x"}, True),
     ],
 )
 def test_present_needs_a_file_of_the_tool(
@@ -113,6 +114,7 @@ def test_present_needs_a_file_of_the_tool(
     result = checked({"file": file}, files)
     assert (result.kind, result.passed) == ("present", passes)
     assert passes or repr(file) in result.detail
+    assert result.detail.isprintable()
 
 
 COLUMNS = {"id": "integer", "size": "number", "seen": "time", "ok": "boolean", "note": "text"}

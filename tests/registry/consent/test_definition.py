@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from mao_registry.consent.definition import check_agreed, enrol_command, resolve_steps
+from mao_registry.consent.definition import (
+    check_agreed,
+    consent_document,
+    definition_id,
+    describe_changes,
+    enrol_command,
+    resolve_steps,
+    unified_diff,
+)
 from mao_shared.errors import InvalidInput
 from mao_shared.models import Dataset, Limits, Pipeline, Privileges, ResolvedImage, Step, Tool, VoteDefinition
 
@@ -40,6 +48,30 @@ def test_resolve_steps_includes_dataset_settings() -> None:
     assert (step.output.vote, step.output.lfs_above) == (vote, 1000)
     assert step.input is not None
     assert (step.input.vote, step.input.lfs_above) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [],
+        [{"name": "enough", "at_least": 100, "on_failure": "warn"}],
+        [{"name": "enough", "at_least": 1, "on_failure": "block"}],
+        [{"name": "shape", "file": "a.json", "json_schema": {"type": "object"}}],
+    ],
+)
+def test_checks_are_part_of_what_is_consented_to(changed: list[dict[str, object]]) -> None:
+    first = [{"name": "enough", "at_least": 100, "on_failure": "block"}]
+    before, after = (
+        consent_document(
+            "skip", resolve_steps(_pipeline(checks=checks), {"t": TOOL}, DATASETS, {"busybox": IMAGE}, "n")
+        )
+        for checks in (first, changed)
+    )
+    assert definition_id("p", before) != definition_id("p", after)
+    [line] = describe_changes(before, after)
+    assert line.startswith("step t: checks: ")
+    diff = unified_diff(before, after, was="before", will_be="after")
+    assert [line for line in diff.splitlines()[2:] if line[:1] in ("+", "-")]
 
 
 def test_check_agreed_grants_only_requested() -> None:

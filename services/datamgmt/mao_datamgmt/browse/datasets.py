@@ -9,13 +9,14 @@ from pathlib import Path
 import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
-from mao_datamgmt.datasets import clones
+from mao_datamgmt.datasets import clones, quarantine
 from mao_datamgmt.datasets.broken import broken_clones
 from mao_datamgmt.datasets.clones import dataset_names
 from mao_datamgmt.datasets.push import PushFailure, outbox_status
 from mao_git import Clone, FileEntry, LogEntry, RepositoryError
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Listing
+from mao_shared.models.check import quarantine_branch
 from mao_shared.models.dataset import BranchStatus, CommitInfo, DatasetStatus, FileInfo, Outbox
 from mao_shared.store.protocol import cursor_invalid
 
@@ -42,7 +43,7 @@ def dataset_status(context: Context, name: str, failed: PushFailure | None = Non
         )
     local = clone.list_branches()
     names = sorted(clone.list_branches(remote=True).keys() | local.keys())
-    branches = [_branch(clone, branch, local) for branch in names]
+    branches = [_branch(context, clone, branch, local) for branch in names]
     return DatasetStatus(
         name=name,
         master=clone.url,
@@ -55,17 +56,22 @@ def dataset_status(context: Context, name: str, failed: PushFailure | None = Non
     )
 
 
-def _branch(clone: Clone, name: str, local: dict[str, str]) -> BranchStatus:
+def _branch(context: Context, clone: Clone, name: str, local: dict[str, str]) -> BranchStatus:
     tip = clone.resolve(name)
     entry = clone.log(tip, 1)[0][0]
     is_local = name in local
+    unpushed = 0
+    if name == quarantine_branch(context.node):
+        unpushed = quarantine.count_unpushed(context, clone)
+    elif is_local:
+        unpushed = clone.unpushed(name).commits
     return BranchStatus(
         name=name,
         commit=tip,
         time=entry.time,
         subject=provenance.commit_subject(entry.message),
         here=is_local,
-        unpushed=clone.unpushed(name).commits if is_local else 0,
+        unpushed=unpushed,
     )
 
 

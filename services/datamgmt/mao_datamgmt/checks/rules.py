@@ -69,7 +69,8 @@ def evaluate(check: Check, output: Output) -> CheckResult:
 
 
 def result_of(check: Check, finding: Finding) -> CheckResult:
-    detail = finding.detail if finding.fault is None else finding.fault
+    text = finding.detail if finding.fault is None else finding.fault
+    detail = "".join(letter if letter.isprintable() else " " for letter in text[: MAX_DETAIL + 1])
     return CheckResult(
         name=check.name,
         kind=check.kind,

@@ -7,12 +7,12 @@ for each check as soon as it is decided. So a check that takes too long fails al
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from .rules import Finding, Output, evaluate, result_of
 
 log = get_logger(__name__)
 
-MAX_CHECK_SECONDS = 120.0  # of all checks of a step
+MAX_CHECK_SECONDS = 120  # of processor time for all checks of a step: a busy machine must not fail a check
+MAX_WAIT_SECONDS = 1200.0  # for the process, if it sleeps or gets no processor
 MAX_CHECK_MEMORY = 1 << 30  # bytes, without the files that git maps into memory
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "TZ")
 _REFUSED = frozenset(
@@ -47,9 +48,10 @@ class CheckTask(Record):
     metrics: list[ControlMetric] = Field(default_factory=list)
     points: dict[str, list[Point]] = Field(default_factory=dict)
     moment: Timestamp
+    max_seconds: int = MAX_CHECK_SECONDS
 
 
-def run_checks(task: CheckTask, max_seconds: float = MAX_CHECK_SECONDS) -> list[CheckResult]:
+def run_checks(task: CheckTask) -> list[CheckResult]:
     """Return the result of each check, in their order. Blocking; raises OSError if no process can start."""
     process = subprocess.Popen(
         [sys.executable, "-m", "mao_datamgmt.checks.runner"],
@@ -61,7 +63,7 @@ def run_checks(task: CheckTask, max_seconds: float = MAX_CHECK_SECONDS) -> list[
     late = False
     with process:
         try:
-            out, err = process.communicate(task.model_dump_json().encode(), max_seconds)
+            out, err = process.communicate(task.model_dump_json().encode(), MAX_WAIT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             late = True
@@ -71,7 +73,8 @@ def run_checks(task: CheckTask, max_seconds: float = MAX_CHECK_SECONDS) -> list[
             raise
     results = _read_results(task.checks, out)
     if len(results) < len(task.checks):
-        reason = f"it took longer than {max_seconds:.0f} s" if late else _ending(process.returncode)
+        late = late or process.returncode == -signal.SIGXCPU
+        reason = f"it took longer than {task.max_seconds} s" if late else _ending(process.returncode)
         log.warning("checks.ended", reason=reason, output=err.decode(errors="replace").strip()[-500:])
         first, *others = task.checks[len(results) :]
         results.append(result_of(first, Finding(f"it cannot be checked: {reason}")))
@@ -82,7 +85,7 @@ def run_checks(task: CheckTask, max_seconds: float = MAX_CHECK_SECONDS) -> list[
 
 def _ending(code: int) -> str:
     if code < 0:
-        return f"the process was ended by signal {-code}, as for too much memory or time"
+        return f"the process was ended by signal {-code}, as for too much memory"
     return f"the process ended with code {code}"
 
 
@@ -108,20 +111,18 @@ def _refuse(event: str, _: tuple[Any, ...]) -> None:
         raise PermissionError("nothing is retrieved or started here")
 
 
-def confine(max_seconds: float = MAX_CHECK_SECONDS) -> None:
-    """Limit this process for good: memory, time, connections and programs."""
+def confine(max_seconds: int = MAX_CHECK_SECONDS) -> None:
+    """Limit this process for good: memory, processor time, connections and programs."""
     with contextlib.suppress(OSError):  # if memory runs out, the kernel kills this process and not a service
         Path("/proc/self/oom_score_adj").write_text("1000")
     resource.setrlimit(resource.RLIMIT_DATA, (MAX_CHECK_MEMORY, MAX_CHECK_MEMORY))
-    seconds = int(max_seconds) + 1  # it must end even if the data manager is killed meanwhile
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (max_seconds, max_seconds + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.addaudithook(_refuse)
 
 
-def perform(document: Mapping[str, Any]) -> None:
+def perform(task: CheckTask) -> None:
     """Check in this process, and write the results. Blocking."""
-    task = CheckTask.model_validate(document, context=STORED)
     output = Output(
         clone=Clone.open(task.repository),
         tree=task.tree,
@@ -136,6 +137,6 @@ def perform(document: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    given = json.loads(sys.stdin.buffer.read())
-    confine()
+    given = CheckTask.model_validate_json(sys.stdin.buffer.read(), context=STORED)
+    confine(given.max_seconds)
     perform(given)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import mao_git
@@ -34,6 +35,7 @@ from mao_shared.models.common import is_name
 log = get_logger(__name__)
 
 MAX_ENTRIES = 10_000  # newest commits of the branch that are read
+MAX_RECENT = 1000  # among which a step finds the snapshot that it has made itself
 KIND = "quarantine"  # of a decision's record
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
@@ -61,9 +63,11 @@ def append(context: Context, clone: Clone, tree: str, base: str, message: str) -
 
 
 def find_snapshot(context: Context, clone: Clone, run_id: str, step: str) -> LogEntry | None:
-    """Return the newest quarantined snapshot of a step of a run, or None."""
+    """Return the quarantined snapshot of a step of a run that has just ended, or None."""
+    tip = clone.latest_tip(quarantine_branch(context.node))
     matches = partial(provenance.is_snapshot_of, run_id=run_id, step=step)
-    return next((entry for entry in _entries(context, clone) if matches(entry.message)), None)
+    newest = () if tip is None else islice(clone.first_parents(tip), MAX_RECENT)
+    return next((entry for entry in newest if matches(entry.message)), None)
 
 
 def _entries(context: Context, clone: Clone) -> Iterator[LogEntry]:
@@ -97,6 +101,15 @@ def has_unpushed(context: Context, clone: Clone) -> bool:
     """True if the remote, as last fetched, lacks commits of our quarantine branch."""
     branch = quarantine_branch(context.node)
     return clone.tip(branch) != clone.tip(branch, remote=True) and clone.tip(branch) is not None
+
+
+def count_unpushed(context: Context, clone: Clone) -> int:
+    """Count the commits of our quarantine branch that the remote, as last fetched, lacks."""
+    branch = quarantine_branch(context.node)
+    tip, theirs = clone.tip(branch), clone.tip(branch, remote=True)
+    if tip is None or tip == theirs:
+        return 0
+    return sum(1 for _ in clone.log_since(tip, theirs or clone.tip(context.node), MAX_ENTRIES))
 
 
 # its snapshots
