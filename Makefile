@@ -36,12 +36,12 @@ test-fast: ## the tests that need nothing but Python and git; in two to three mi
 .PHONY: test
 test: WORKERS ?= $(shell echo $$(($$(nproc) + 3))) # these tests wait for more than half of their time
 test: ## all tests but the compose one, with real etcd, Docker, git and sshd (WORKERS=0: in one process)
-	@$(MACHINE) venv engine etcd git-ssh git-lfs browser promtool evidence-tools tool-images >/dev/null
+	@$(MACHINE) venv engine etcd git-ssh git-lfs browser axe promtool evidence-tools tool-images >/dev/null
 	./dev pytest -n $(WORKERS) -m "not compose" --durations=10
 
 .PHONY: test-compose
 test-compose: ## the main job against a compose node with real containers
-	@$(MACHINE) venv engine compose browser tool-images >/dev/null
+	@$(MACHINE) venv engine compose browser axe tool-images >/dev/null
 	./dev pytest -m compose --timeout 1200
 
 .PHONY: check

@@ -32,6 +32,7 @@ Usage: scripts/machine.sh VERB...
   git-ssh       the sshd program, for tests of datasets over SSH (never run as a service)
   git-lfs       the git-lfs program, for datasets that keep large files in Git LFS
   browser       the chromium program, for the tests of what a web page may do to a node
+  axe           axe-core, which tests check the accessibility of pages with; fetched to var/axe by npm
   promtool      the promtool program of Prometheus, for the tests of metrics and alert rules
   compose       print the command that runs Docker Compose here; installed when there is none
   venv          .venv from requirements.lock, with the project's own packages as editable installs
@@ -55,6 +56,7 @@ run_verb() {
         git-ssh) ensure_sshd ;;
         git-lfs) ensure_git_lfs ;;
         browser) ensure_browser ;;
+        axe) ensure_axe ;;
         promtool) ensure_promtool ;;
         compose) ensure_compose ;;
         venv) ensure_venv ;;

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any
 
-# C0 except tab and newline, DEL, C1, and bidirectional formatting: each can make a terminal display
-# something else than the text.
-_HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_HARMFUL_IN_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def _escape(match: re.Match[str]) -> str:
-    char = match[0]
-    code = f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}"
-    return _SHORT.get(char, code)
-
-
-def harmless(text: str) -> str:
-    """Return text with control characters escaped, except tabs and newlines."""
-    return _HARMFUL.sub(_escape, text.replace("\r\n", "\n"))
-
-
-def harmless_line(text: str) -> str:
-    """Return one line of text with all control characters escaped."""
-    return _HARMFUL_IN_LINE.sub(_escape, text)
+from mao_shared.text import HARMFUL
+from mao_shared.text import harmless as harmless
+from mao_shared.text import harmless_line as harmless_line
 
 
 def harmless_json(text: str) -> str:
     """Return JSON text with the control characters that JSON permits escaped as JSON does."""
-    return _HARMFUL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return HARMFUL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class TerminalText:

@@ -11,6 +11,26 @@ ensure_browser() {
     fi
 }
 
+AXE_VERSION=4.14.1
+AXE_SHA512=1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d6b734f8c22a0dab86ee6a6f64b8afbe804b214d36db85a2826965edfb3a0b9d546b5
+
+# One script, which tests load into pages; npm only fetches it.
+ensure_axe() {
+    local target=$VAR/axe/axe-$AXE_VERSION.min.js
+    [ -s "$target" ] && return 0
+    have npm || apt_install "npm, which fetches axe-core for the tests of the pages," npm
+    say "fetching axe-core $AXE_VERSION"
+    mkdir -p "$VAR/axe"
+    (
+        cd "$VAR/axe"
+        npm pack --silent "axe-core@$AXE_VERSION" >/dev/null
+        echo "$AXE_SHA512  axe-core-$AXE_VERSION.tgz" | sha512sum --check --quiet >&2
+        tar -xzf "axe-core-$AXE_VERSION.tgz" package/axe.min.js
+        mv package/axe.min.js "$target"
+        rm -rf package "axe-core-$AXE_VERSION.tgz"
+    )
+}
+
 # Only the Debian package of the whole server has promtool; the server is never run.
 ensure_promtool() {
     have promtool && return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,25 +27,44 @@ from .conftest import Open
 ALL = ("registry", "scheduler", "runner", "datamgmt")
 
 
-async def test_dashboard_loads_nothing_external(open_gateway: Open) -> None:
+async def test_pages_load_nothing_external(open_gateway: Open) -> None:
     async with open_gateway() as client:
         page = await client.get("/")
-        assert (await client.get("/dashboard")).text == page.text
-        script, style = (
-            await client.get("/dashboard/dashboard.js"),
-            await client.get("/dashboard/dashboard.css"),
-        )
-        slashed = await client.get("/dashboard/")
-        assert (slashed.status_code, slashed.headers["location"]) == (308, "/dashboard")
-        missing = await client.get("/dashboard/..%2fapp.py")
-    assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert "unsafe" not in page.headers["content-security-policy"]
-    assert (script.headers["content-type"].partition(";")[0], style.status_code) == ("text/javascript", 200)
-    assert missing.status_code == 404
-    for text in (page.text, script.text, style.text):
-        assert "://" not in text
-    assert "innerHTML" not in script.text
-    assert "onclick" not in page.text
+        links = re.findall(r'(?:href|src)="(/ui/static/[^"]+)"', page.text)
+        files = [await client.get(link) for link in links]
+        former = await client.get("/dashboard")
+        missing = [await client.get(f"/ui/static/x/{name}") for name in ("..%2fsite.py", "site.py", "no.css")]
+        stale = await client.get("/ui/static/000000000000/style.css")
+    assert (former.status_code, former.headers["location"]) == (308, "/")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert [answer.status_code for answer in missing] == [404] * 3
+    assert len(files) == 3
+    assert all("immutable" in answer.headers["cache-control"] for answer in files)
+    assert stale.headers["cache-control"] == "no-cache"
+    for text in (page.text, *(answer.text for answer in files)):
+        assert "://" not in text.replace("http://www.w3.org/2000/svg", "").replace("http://127.0.0.1:9", "")
+    assert "style=" not in page.text
+    assert "<script>" not in page.text
+    assert " on" not in re.sub(r">[^<]*<", "><", page.text)
+
+
+async def test_pages_words_of_others_stay_text(open_gateway: Open) -> None:
+    hostile = "<img src=x onerror=alert(1)>\x1b[2J\u202e"
+    app = make_service_app(store=answers)
+    conditions_of(app).report("remote", hostile, detail=hostile, next_step=hostile)
+    async with open_gateway(dict.fromkeys(ALL, app)) as client:
+        page = (await client.get("/")).text
+    assert "&lt;img src=x onerror=alert(1)&gt;\\x1b[2J\\u202e" in page
+    assert "<img" not in page
+
+
+async def test_pages_unknown_path_is_a_page(open_gateway: Open) -> None:
+    async with open_gateway() as client:
+        page = await client.get("/ui/no-such-page")
+    assert page.status_code == 404
+    assert page.headers["content-type"].startswith("text/html")
 
 
 async def test_status_healthy(open_gateway: Open) -> None:

@@ -28,11 +28,12 @@ STARTERS = {
     "rocrate_issues": {"evidence"},
     "runcrate_report": {"evidence"},
     "chromium": {"browser"},
+    "Reader": {"browser"},
     "promtool": {"promtool"},
     "native_node": {"docker", "etcd"},
     "NativeNode": {"docker", "etcd"},
 }
-FOLDERS = {"tests/e2e/": "e2e", "tests/faults/": "e2e", "tests/federation/": "e2e"}
+FOLDERS = {"tests/e2e/": "e2e", "tests/faults/": "e2e", "tests/federation/": "e2e", "tests/pages/": "e2e"}
 PROGRAMS = (
     "etcd",
     "etcdctl",

@@ -21,9 +21,10 @@ from .audit import AuditLog
 from .audit_calls import AuditMiddleware
 from .auth import AuthMiddleware, policy_from
 from .callers import CallerCheck
+from .components import Gateway
 from .openapi import CombinedOpenApi
 from .proxy import AsyncTransport, Proxy
-from .routes import SERVICE_ROUTES, Gateway
+from .routes import SERVICE_ROUTES
 from .settings import GatewaySettings
 from .status import node_conditions, readiness_probe, watch_services
 

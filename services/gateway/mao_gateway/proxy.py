@@ -96,6 +96,36 @@ class Proxy:
         except ValueError:
             return response.status_code, None
 
+    async def call(
+        self,
+        service: str,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        timeout: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send a request of the gateway's own; `body`: a JSON document. Raises PeerUnavailable."""
+        client = self._clients[service]
+        outgoing = client.build_request(
+            method,
+            path,
+            params=query,
+            json=body,
+            headers={"Accept": "application/json"} | _request_id() | dict(headers or {}),
+            timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
+        )
+        response = await self._send(service, outgoing)
+        try:
+            await response.aread()
+        except httpx.TransportError as error:
+            raise self._unreachable(service, error) from error
+        finally:
+            await response.aclose()
+        return response
+
     async def forward(
         self, request: Request, service: str, *, path: str | None = None, timeout: float
     ) -> StreamingResponse:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.routing import BaseRoute
 from starlette.routing import Route as PlainRoute
@@ -22,46 +20,19 @@ from mao_shared.models.audit import AuditEntry
 from mao_shared.models.node import NodeStatus
 from mao_shared.models.progress import OngoingWork
 from mao_shared.settings import SERVICES
-from mao_shared.store import Store
 from mao_shared.web.api_pages import docs_router, make_routes
 from mao_shared.web.dependencies import Paging
 from mao_shared.web.progress import RequestId
 
-from .audit import AuditFilter, AuditLog
+from .audit import AuditFilter
+from .components import Gateway, GatewayDep
 from .events import parse_last_event_id, revision_now, run_events
-from .openapi import CombinedOpenApi
-from .proxy import SANDBOX, Proxy
+from .pages.routers import PAGE_ROUTERS
+from .proxy import SANDBOX
 from .routing import FORMER, QUICK, ROUTES, Route
 from .status import node_status
 
-_DASHBOARD = Path(__file__).parent / "dashboard"
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 PROGRESS_TIMEOUT = 2.0  # seconds
-_ASSETS = {"dashboard.js": "text/javascript", "dashboard.css": "text/css"}
-
-
-@dataclass(frozen=True, slots=True)
-class Gateway:
-    """The components of a running gateway."""
-
-    node: str
-    store: Store
-    proxy: Proxy
-    openapi: CombinedOpenApi
-    audit: AuditLog
-
-
-async def _gateway(request: Request) -> Gateway:
-    gateway = request.app.state.gateway
-    if not isinstance(gateway, Gateway):
-        raise TypeError("the app has not started")
-    return gateway
-
-
-GatewayDep = Annotated[Gateway, Depends(_gateway)]
 router = APIRouter()
 pages = APIRouter(include_in_schema=False)
 
@@ -153,27 +124,9 @@ async def openapi(request: Request, gateway: GatewayDep) -> JSONResponse:
 
 
 @pages.get("/dashboard")
-@pages.get("/")
-async def dashboard() -> FileResponse:
-    return _page("dashboard.html", "text/html")
-
-
 @pages.get("/dashboard/")
-async def dashboard_with_slash() -> RedirectResponse:
-    """Redirect to `/dashboard`, to which the page's links are relative."""
-    return RedirectResponse("/dashboard", 308)
-
-
-@pages.get("/dashboard/{name}")
-async def dashboard_file(name: str) -> FileResponse:
-    if name not in _ASSETS:
-        raise NotFound(f"The dashboard has no file {name!r}.", next="Open / for the dashboard.")
-    return _page(name, _ASSETS[name])
-
-
-def _page(name: str, media_type: str) -> FileResponse:
-    headers = {"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-cache"}
-    return FileResponse(_DASHBOARD / name, media_type=media_type, headers=headers)
+async def former_dashboard() -> RedirectResponse:
+    return RedirectResponse("/", 308)
 
 
 @pages.get("/services/{service}/{page:path}")
@@ -238,7 +191,7 @@ def former_router() -> APIRouter:
 
 def own_routes() -> list[BaseRoute]:
     """Return all routes, in the order in which they are tried."""
-    routers = [router, docs_router("MAO node"), pages, proxied_router(), former_router()]
+    routers = [router, docs_router("MAO node"), *PAGE_ROUTERS, pages, proxied_router(), former_router()]
     return make_routes("gateway", routers)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
+
+from starlette.routing import compile_path
 
 from mao_shared.web.dependencies import TITLE
 
@@ -44,6 +48,7 @@ ROUTES = (
     Route("/runs/{run_id}/crate/metadata", "datamgmt", SLOW),
     Route("/runs/{run_id}/verify", "datamgmt", SLOW),
     Route("/runs", "scheduler"),
+    Route("/ticks", "scheduler"),
     Route("/runs/{rest:path}", "scheduler"),
     Route("/images/{rest:path}", "runner", SLOW),
     Route("/tools/{rest:path}", "runner", SLOW),
@@ -92,3 +97,15 @@ FORMER = {
     "/files/{rest:path}": "GET /datasets/NAME/files",
 }
 """Call of earlier versions of the original → its replacement."""
+
+
+_PATTERNS: list[tuple[re.Pattern[str], Route]] = [(compile_path(route.path)[0], route) for route in ROUTES]
+
+
+@lru_cache(maxsize=256)
+def find_route(path: str) -> Route:
+    """Return the route of a path of the API. Raises LookupError if no service answers it."""
+    for pattern, route in _PATTERNS:
+        if pattern.match(path):
+            return route
+    raise LookupError(f"no service answers {path}")

@@ -253,6 +253,41 @@ class PeerRuns(Record):
     updated_at: Timestamp
 
 
+MAX_TICKS = 300  # of a strip
+KEPT_EXCEPTIONS = 40  # ticks of a strip of which the run is named
+
+
+class TickException(Record):
+    """A tick that did not simply succeed: its place in the strip, its run, and its time."""
+
+    at: int = Field(ge=0, lt=MAX_TICKS)
+    run: str = Field(max_length=200)
+    tick: Timestamp
+
+
+class TickStrip(Record):
+    """The last ticks of a pipeline on a node, stored under `keys.peer_ticks(node, pipeline)`.
+
+    `marks`: a letter a tick, oldest first: s succeeded, L late, f failed, m missed, l lost, x cancelled,
+    r running, w waiting, q quarantined; other letters are of newer versions. Runs by hand count as ticks.
+    `first`: time of the first mark. `recent`: how many of the newest marks are of the 24 hours before
+    `updated_at`. `exceptions`: the newest of the marks other than s. `last`: the newest run. `schedules`:
+    cron strings with their zones.
+    """
+
+    node: NodeName
+    pipeline: Name
+    marks: str = Field(default="", max_length=MAX_TICKS, pattern=r"^[A-Za-z?]*$")
+    first: Timestamp | None = None
+    recent: int = Field(default=0, ge=0, le=MAX_TICKS)
+    exceptions: list[TickException] = Field(default_factory=list, max_length=MAX_TICKS)
+    last: RunBrief | None = None
+    next_tick: Timestamp | None = None
+    paused: bool = False
+    schedules: list[str] = Field(default_factory=list, max_length=100)
+    updated_at: Timestamp
+
+
 class PeerNode(Record):
     """When a node was last seen, under `keys.peer_node(node)`; has no lease, so it outlives the node."""
 

@@ -191,6 +191,7 @@ class PastRun(Record):
     trigger: Trigger
     schedule: str | None = None
     scheduled_for: Timestamp | None = None
+    started_at: Timestamp | None = None  # not in entries that older versions wrote
     finished_at: Timestamp
     covers: CoveredTicks | None = None
 

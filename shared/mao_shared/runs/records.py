@@ -106,6 +106,7 @@ class IndexedRun:
     scheduled_for: datetime | None
     finished_at: datetime
     covers: CoveredTicks | None
+    started_at: datetime | None = None
 
 
 def is_settled(run: Run, now: datetime, after: timedelta) -> bool:
@@ -234,6 +235,7 @@ class RunRecords(Records[Run]):
                 trigger=run.trigger,
                 schedule=run.schedule,
                 scheduled_for=run.scheduled_for,
+                started_at=run.started_at,
                 finished_at=run.finished_at or run.created_at,
                 covers=run.covers,
             )
@@ -282,6 +284,7 @@ def read_index(entry: Entry) -> IndexedRun | None:
             trigger=past.trigger,
             schedule=past.schedule,
             scheduled_for=past.scheduled_for,
+            started_at=past.started_at,
             finished_at=past.finished_at,
             covers=past.covers,
         )

@@ -1,0 +1,44 @@
+// Keeps a page current: after an event of a run, and once a minute, it loads the page again and replaces the
+// parts marked `data-live` whose text has changed. Whoever types or has opened something is not disturbed.
+const WAIT = 1000, EVERY = 60000, RECONNECTS_AFTER = 10000;
+const live = document.getElementById("live");
+let last = null, timer = null, lost = null;
+
+function say() {
+  if (!live) return;
+  if (lost) live.textContent = `not live for ${Math.round((Date.now() - lost) / 1000)} s`;
+  else if (last) live.textContent = `live, last event ${Math.round((Date.now() - last) / 1000)} s ago`;
+  else live.textContent = "live";
+}
+
+function isUsed(part) {
+  if (part.contains(document.activeElement) && document.activeElement.matches("input, select, textarea")) return true;
+  return [...part.querySelectorAll("details[open]")].some((each) => !each.dataset.open);
+}
+
+async function refresh() {
+  timer = null;
+  if (document.hidden) return;
+  const answer = await fetch(location.href, { headers: { accept: "text/html" } }).catch(() => null);
+  if (!answer?.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const next = fresh.getElementById(part.id);
+    if (next && next.innerHTML !== part.innerHTML && !isUsed(part)) part.replaceWith(next);
+  }
+  document.dispatchEvent(new Event("mao-refreshed"));
+}
+
+function soon() {
+  last = Date.now();
+  timer ??= setTimeout(refresh, WAIT);
+  say();
+}
+
+const stream = new EventSource("/events");
+for (const kind of ["run", "run-removed", "gone"]) stream.addEventListener(kind, soon);
+stream.addEventListener("open", () => { lost = null; say(); });
+stream.addEventListener("error", () => { lost ??= Date.now(); say(); });
+setInterval(say, RECONNECTS_AFTER);
+setInterval(() => { timer ??= setTimeout(refresh, 0); }, EVERY);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) timer ??= setTimeout(refresh, 0); });
