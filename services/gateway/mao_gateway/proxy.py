@@ -114,7 +114,7 @@ class Proxy:
             path,
             params=query,
             json=body,
-            headers={"Accept": "application/json"} | _request_id() | dict(headers or {}),
+            headers={"Accept": "application/json"} | _own_headers() | dict(headers or {}),
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
         )
         response = await self._send(service, outgoing)
