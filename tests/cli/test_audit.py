@@ -70,6 +70,14 @@ def test_audit_table_names_actor_operation_and_subject(maoctl: Maoctl, gateway: 
     assert maoctl("audit", "-o", "name").out == "audit/20260131T120000Z-1\naudit/20260132T120000Z-2\n"
 
 
+def test_run_names_its_trace(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    run = documents.run(traceparent=TRACEPARENT)
+    gateway.keep("/runs", run, documents.run("20260131T115900Z-daily-00000000"), key="id")
+    lines = [line.split() for line in maoctl("run", "show", run["id"]).out.splitlines()]
+    assert ["trace", TRACEPARENT.split("-")[1]] in lines
+    assert "trace" not in maoctl("run", "show", "00000000").out
+
+
 @pytest.mark.parametrize(
     ("given", "sent"), [(TRACEPARENT, TRACEPARENT), ("nonsense", None), ("", None), (None, None)]
 )

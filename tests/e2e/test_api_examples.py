@@ -43,9 +43,12 @@ NOT_SENT = {
     "alarms.acknowledge",  # there is no alarm
     "datasets.resolve",  # no branch has diverged
     "runs.cancel",  # the run has ended
-    "webhooks.add",  # the receivers of these three are somewhere else
+    "webhooks.add",  # the receivers of these are somewhere else
     "channels.add",
+    "channels.put",
     "heartbeats.put",
+    "channels.compare",  # there are no channels and heartbeats therefore
+    "heartbeats.compare",
     "insights.read",  # the example tools write no insights
     "git.lfs",  # git-lfs sends these
 }

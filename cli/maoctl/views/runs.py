@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from mao_shared.states import RunPhase, StepPhase
+from mao_shared.tracing import TraceContext
 from maoctl.output import Column, Document, TableView
 from maoctl.text import one_line, plain, relative, short_commit, took
 
@@ -185,6 +186,7 @@ def run_facts(run: models.Run, now: datetime) -> list[tuple[str, str]]:
     """Return the summary of a run as names and values."""
     error = _error(run)
     cancelled = run.cancel and (run.cancel.reason or run.cancel.requested_at)
+    trace = TraceContext.parse(run.traceparent)
     facts = {
         "run": run.id,
         "pipeline": run.pipeline,
@@ -204,6 +206,7 @@ def run_facts(run: models.Run, now: datetime) -> list[tuple[str, str]]:
         "error": error and error.detail,
         "fault": error and error.fault,
         "next": error and error.next,
+        "trace": trace and trace.trace_id,
     }
     return [(name, plain(value)) for name, value in facts.items()]
 

@@ -84,7 +84,7 @@ class Tracing:
         """Start to send; spans that were recorded before are lost."""
 
     async def close(self) -> None:
-        """Send what is left, for a second at most."""
+        """Send what is left, for a second; it ends within two."""
 
     def begin_request(self) -> TraceContext | None:
         """Return the place of the current request's span, if it has one."""

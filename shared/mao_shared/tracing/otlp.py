@@ -57,14 +57,18 @@ class OtlpTracing(Tracing):
     def start(self) -> None:
         delay = None if OTEL_BSP_SCHEDULE_DELAY in os.environ else SEND_PERIOD * 1000
         self._log.addFilter(self._repeated)  # two lines for each batch while the collector is away
-        exporter = OTLPSpanExporter(endpoint=self._endpoint)
-        self.provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=delay))
+        self._exporter = OTLPSpanExporter(endpoint=self._endpoint)
+        processor = BatchSpanProcessor(self._exporter, schedule_delay_millis=delay)
+        self.provider.add_span_processor(processor)
 
     async def close(self) -> None:
         # In a thread that does not outlive the process, since a collector that hangs must not delay a stop.
         sending = threading.Thread(target=self.provider.shutdown, daemon=True)
         sending.start()
         await asyncio.to_thread(sending.join, CLOSE_SECONDS)
+        if sending.is_alive():
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]  # ends its pause before it sends again
+            await asyncio.to_thread(sending.join, CLOSE_SECONDS)
         self._log.removeFilter(self._repeated)
 
     def begin_request(self) -> TraceContext | None:

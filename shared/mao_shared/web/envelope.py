@@ -235,7 +235,8 @@ class Exchange:
             headers.update(operation_headers(self.scope))
             self.status = message["status"]
             if self.trace is not None:
-                self._tracing.describe_request(self.scope["method"], self.route, self.id)
+                method = self.scope["method"] if self.scope["method"] in _METHODS else "HTTP"
+                self._tracing.describe_request(method, self.route, self.id)
             self.seconds = time.perf_counter() - self._began
             if self.status == 413:
                 headers["Connection"] = "close"  # the rest of the body is not read
