@@ -180,6 +180,11 @@ class Run(Record):
     )
     reproduces: Original | None = None
 
+    @property
+    def quarantined(self) -> bool:
+        """True if the output of a step was quarantined and has not been accepted."""
+        return any(step.quarantined for step in self.steps)
+
     def current(self) -> int | None:
         """Return the index of the first step that has not succeeded or been skipped, or None."""
         passed = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
@@ -213,6 +218,7 @@ class PastRun(Record):
     started_at: Timestamp | None = None  # not in entries that older versions wrote
     finished_at: Timestamp
     covers: CoveredTicks | None = None
+    quarantined: bool = False  # the output of a step, when the run became history
 
 
 class Turn(Record):

@@ -107,6 +107,7 @@ class IndexedRun:
     finished_at: datetime
     covers: CoveredTicks | None
     started_at: datetime | None = None
+    quarantined: bool = False
 
 
 def is_settled(run: Run, now: datetime, after: timedelta) -> bool:
@@ -238,6 +239,7 @@ class RunRecords(Records[Run]):
                 started_at=run.started_at,
                 finished_at=run.finished_at or run.created_at,
                 covers=run.covers,
+                quarantined=run.quarantined,
             )
             writes += [Delete(entry.key), Put(key, pack_run(entry.value)), Put(index, dump(indexed))]
         if past is not None:
@@ -287,6 +289,7 @@ def read_index(entry: Entry) -> IndexedRun | None:
             started_at=past.started_at,
             finished_at=past.finished_at,
             covers=past.covers,
+            quarantined=past.quarantined,
         )
     except ValueError:
         return None

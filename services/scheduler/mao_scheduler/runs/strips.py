@@ -56,6 +56,8 @@ def tick_of(run: Run | IndexedRun, late_after: timedelta) -> Tick | None:
     began = run.started_at
     if letter == "s" and run.trigger == "schedule" and began is not None and began - at > late_after:
         letter = "L"
+    if run.quarantined:
+        letter = "q"
     return Tick(at, run.id, letter, run.covers.count if run.covers else 1)
 
 
