@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -172,3 +173,35 @@ def test_describe_schema_of_many_files(clone: Clone, monkeypatch: pytest.MonkeyP
 def test_describe_schema_of_many_fields(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "MAX_SCHEMA_FIELDS", 3)
     assert len(described(clone, CSV, CSV).files[0].fields) == 3
+
+
+def test_describe_schema_shows_the_noise_that_a_vote_finds(clone: Clone) -> None:
+    random = Random(7)
+
+    def table() -> str:
+        lines = (
+            f"r{row},{row + random.gauss(0, 0.1):.3f},{row},2026-01-{10 + row % 9 + random.randrange(2)}"
+            for row in range(40)
+        )
+        return "id,temp,count,day\n" + "\n".join(lines) + "\n"
+
+    contents = [table() for _ in range(5)]
+    rule = FileRule(path="*", key=["id"], fields={"day": FieldRule(type="date", tolerance="2d")})
+    definition = VoteDefinition(files=[rule])
+    (file,) = described(clone, *contents, definition=definition).files
+    fields = {field.name: field for field in file.fields}
+    temp, count, day = (fields[name] for name in ("temp", "count", "day"))
+    assert (temp.measured, temp.noise, count.noise, day.noise) == (True, "estimated", "exact", "declared")
+    assert 0.1 < temp.tolerance < 0.5
+    assert day.tolerance == 2
+    versions = {f"n{number}": text.encode() for number, text in enumerate(contents)}
+    voted = decide_file(PATH, versions, incumbent=None, definition=definition, weights={})
+    found = next(field for field in voted.fields if field.name == "temp")
+    assert (found.tolerance, found.error, found.noise) == (temp.tolerance, temp.error, temp.noise)
+
+
+def test_describe_schema_names_paths_that_apply_to_no_file(clone: Clone) -> None:
+    paths = ["a[[]1].csv", "*.csv", "b/*.json"]  # the second is shadowed by no file of its own
+    definition = VoteDefinition(files=[FileRule(path=path) for path in paths])
+    assert described(clone, CSV, CSV, definition=definition).unmatched == paths[1:]
+    assert described(clone, CSV, CSV).unmatched == []

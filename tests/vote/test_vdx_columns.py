@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -137,3 +138,20 @@ def test_vdx_cells_what_a_round_taught_weighs_in_the_next(tmp_path: Path) -> Non
     assert data_of(clone, second) == {"m.csv": "id,x,name\n1,12,u\n"}
     unweighed = vote_commits(clone, {"a": bad, "b": later, "c": later}, None, asked, "r2")
     assert data_of(clone, unweighed) == {"m.csv": "id,x,name\n1,41.0,u\n"}
+
+
+@pytest.mark.parametrize("rule", ["STANDARD", "MODULE_ELIMINATION", "HYBRID"])
+@pytest.mark.parametrize("noise", [0.01, 0.05, 0.1])
+def test_vdx_cells_history_does_not_choose_between_numbers_with_noise(rule: str, noise: float) -> None:
+    """Which of several honest numbers with noise is right, the nodes' past does not tell."""
+    random = Random(noise)
+    truth = [random.uniform(100, 1000) for _ in range(40)]
+    versions = {
+        node: csv(*(f"{row},{value * (1 + random.gauss(0, noise)):.4f},u" for row, value in enumerate(truth)))
+        for node in "abc"
+    } | dict.fromkeys("de", csv(*(f"{row},{value * 1.5:.4f},u" for row, value in enumerate(truth))))
+    known = {node: Standing(9, 10) for node in "abc"} | {node: Standing(1, 10) for node in "de"}
+    files = [{"key": ["id"]}]
+    plain = vote(versions, files=files)
+    assert plain.fields[0].measured
+    assert vote(versions, known, files=files, history=rule).content == plain.content

@@ -265,7 +265,8 @@ def apply_judge(
     agree: Callable[[float, float], bool],
     *,
     keep_majority: bool = False,
-    keep_agreeing: bool = False,
+    keep_near: bool = False,
+    measured: bool = False,
 ) -> DataFrame:
     """Replace the decisions of `decide_cells` on cells with several candidates by the judge's verdicts.
 
@@ -273,7 +274,8 @@ def apply_judge(
         agree: returns whether two numbers agree.
         keep_majority: a verdict against the value with which more than half of the nodes or voices agree is
             void, so that a minority with a good history cannot win.
-        keep_agreeing: a number that agrees with the one decided does not replace it.
+        keep_near: a number does not replace one with which it agrees, nor in a field that is `measured` one
+            that was decided by a group of numbers or their middle: the noise is known better there.
     """
     import polars
 
@@ -290,11 +292,13 @@ def apply_judge(
         word = next((ballot.candidate[1] for ballot in votes if ballot.text == verdict.text), None)
         number = verdict.number
         _, default_number, default_word, why, behind, total = defaults[cell]
-        if verdict.why != COMPUTED and (keep_majority or keep_agreeing):
+        if keep_near and measured and why in ("tolerance", "median"):
+            continue
+        if verdict.why != COMPUTED and (keep_majority or keep_near):
             is_same = (number, word) == (default_number, default_word)
             if number is not None and default_number is not None:
                 is_same = agree(number, default_number)
-                if is_same and keep_agreeing:
+                if is_same and keep_near:
                     continue
             is_clear = 2 * behind > total or why == "reliability"
             if keep_majority and is_clear and not is_same:

@@ -150,9 +150,9 @@ class Rules:
     """How a table is voted. `blank`: the text of an undecided cell.
 
     `judge`: decides the cells in which versions differ, instead of the default rules; with `keep_majority`
-    not against more than half of the nodes, with `keep_agreeing` not between numbers that agree. `groups`:
-    nodes that are declared to be dependent. `error`: relative tolerance of numbers that the definition
-    declares for the whole file. `is_document`: records are the values of a document. `ties`: as of
+    not against more than half of the nodes, with `keep_near` not between numbers that differ by noise.
+    `groups`: nodes that are declared to be dependent. `error`: relative tolerance of numbers that the
+    definition declares for the whole file. `is_document`: records are the values of a document. `ties`: as of
     VoteDefinition. `memory`: what earlier rounds tell about fields, by name.
     """
 
@@ -162,7 +162,7 @@ class Rules:
     error: float | None = None
     judge: Judge | None = None
     keep_majority: bool = False
-    keep_agreeing: bool = False
+    keep_near: bool = False
     groups: Sequence[Sequence[str]] = ()
     is_document: bool = False
     ties: Ties = "likeliest"
@@ -279,7 +279,8 @@ class FieldVote:
                 self.rules.judge,
                 noise.tolerance.agree,
                 keep_majority=self.rules.keep_majority,
-                keep_agreeing=self.rules.keep_agreeing,
+                keep_near=self.rules.keep_near,
+                measured=noise.measured,
             )
         decided = decided.sort("cell")
         for version, mask in enumerate(answered.masks()):

@@ -14,9 +14,8 @@ ground truth), total (voices on the cell), and further columns. The rules are tr
                 one; if tied, the incumbent, or else the one nearest to the middle
     plurality   in an exact field the most frequent number, if two nodes have it. Not if it may have noise and
                 is far from a narrow range with more than half of the voices
-    tied        there are only two numbers, or in an exact field several are most frequent, each of two nodes:
-                by incumbent or weight, otherwise undecided. If numbers may have noise, only if all voices are
-                for those that are tied
+    tied        there are only two numbers, or in an exact field each of several is that of two nodes, and all
+                have as many voices: by incumbent or weight, otherwise undecided
     median      the lower median; with seven nodes or more, the number nearest to the middle of their spread
 """
 
@@ -286,7 +285,7 @@ def decide_numeric_cells(candidates: DataFrame, noise: Noise, *, may_tie: bool) 
     inexact = noise.source in ("assumed", "estimated")
     leading = _leaders(rest, measured=noise.measured, inexact=inexact)
     by_votes = _plurality(leading)
-    tied = _tied(leading.join(by_votes, on="cell", how="anti"), rest, inexact=inexact)
+    tied = _tied(leading.join(by_votes, on="cell", how="anti"), rest)
     tied = tied if may_tie else tied.head(0)
     rest = rest.join(polars.concat([by_votes, tied]).select("cell"), on="cell", how="anti")
     parts = (_best_in_group(grouped, measured=noise.measured), by_votes, tied, _nearest_to_middle(rest))
@@ -434,18 +433,16 @@ def _plurality(leaders: DataFrame) -> DataFrame:
     )
 
 
-def _tied(leaders: DataFrame, candidates: DataFrame, *, inexact: bool) -> DataFrame:
-    """Return a row without a value for each cell whose leaders are tied.
+def _tied(leaders: DataFrame, candidates: DataFrame) -> DataFrame:
+    """Return a row without a value for each cell whose numbers are all tied.
 
-    Args:
-        inexact: numbers may have noise, so that those between the leaders tell which one is nearer to most.
+    Where there are others, these tell which of the leaders is nearer to most.
     """
     import polars
 
-    if inexact:
-        distinct = candidates.group_by("cell").agg(distinct=polars.len())
-        leaders = leaders.join(distinct, on="cell").filter(polars.col("tied") == polars.col("distinct"))
-        leaders = leaders.drop("distinct")
+    distinct = candidates.group_by("cell").agg(distinct=polars.len())
+    leaders = leaders.join(distinct, on="cell").filter(polars.col("tied") == polars.col("distinct"))
+    leaders = leaders.drop("distinct")
     first = leaders.sort("cell", "number").unique("cell", keep="first", maintain_order=True)
     return first.with_columns(
         *(polars.lit(None, first.schema[name]).alias(name) for name in ("number", "word", "text", "other")),
