@@ -14,7 +14,7 @@ from tests.support.git import bare_repository
 from tests.support.node import NativeNode, native_node
 from tests.support.reader import layout_faults, look_at, reading
 
-from .test_pipeline import HOSTILE, Made, make, post
+from .made import HOSTILE, Made, make, post
 
 pytestmark = [pytest.mark.docker, pytest.mark.etcd]
 MANY = 260  # more than two pages, and more than a search shows

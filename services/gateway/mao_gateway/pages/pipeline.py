@@ -20,6 +20,7 @@ from mao_shared.models import (
     Pipeline,
     PipelineDiff,
     Run,
+    Tool,
     format_time,
 )
 from mao_shared.states import RUN_ENDED
@@ -143,6 +144,17 @@ async def _last_runs(api: NodeApi, name: str) -> list[Run]:
     return runs
 
 
+async def read_tools(api: NodeApi, facts: PipelineFacts) -> dict[str, Tool]:
+    """Return the tools of a pipeline that this node is not enrolled in: an enrolment has a copy of them."""
+    if facts.enrolment is not None:
+        return {}
+    names = sorted({step.tool for step in facts.pipeline.steps})
+    found = await asyncio.gather(
+        *(api.optional(api.get(f"/registry/tools{path_of(name)}", Tool)) for name in names)
+    )
+    return {tool.name: tool for tool in found if tool is not None}
+
+
 async def read_schedules(api: NodeApi, jobs: list[Job], now: datetime) -> list[ScheduleView]:
     """Return the schedules with their next times."""
 
@@ -215,7 +227,8 @@ async def pipeline(
 ) -> HTMLResponse:
     typed = Typed(form, job, cron, timezone, seconds, since, until)
     facts = await read_facts(page.api, name)
-    schedules, to_schedule, to_backfill = await asyncio.gather(
+    tools, schedules, to_schedule, to_backfill = await asyncio.gather(
+        read_tools(page.api, facts),
         read_schedules(page.api, facts.jobs or [], page.clock.now),
         schedule_form(page, facts, typed),
         backfill_form(page, facts, typed),
@@ -240,7 +253,7 @@ async def pipeline(
         backfill_ticks=_backfill_ticks(to_backfill, facts.jobs or [], page.clock),
         zone_names=sorted({"UTC", node_zone().key, *zones}),
         chains=view.chains(found.steps),
-        steps=view.step_rows(found, facts.enrolment),
+        steps=view.step_rows(found, facts.enrolment, tools),
         yaml=yaml,
         json=json,
         history=history,

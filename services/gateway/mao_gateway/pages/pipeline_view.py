@@ -10,8 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mao_shared.models import Enrolment, NodeRuns, Pipeline, PipelineDiff, ResolvedStep, Step
-from mao_shared.models.tool import RISKS
+from mao_shared.models import (
+    GROUND_TRUTH,
+    Enrolment,
+    Limits,
+    NodeRuns,
+    Pipeline,
+    PipelineDiff,
+    ResolvedStep,
+    Retry,
+    Step,
+    Tool,
+)
+from mao_shared.models.tool import DOCKER_SOCKET, RISKS
 from mao_shared.text import HARMFUL
 from mao_shared.yaml_text import yaml_lines
 
@@ -34,12 +45,11 @@ class ChainNode:
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """A step in the table; `image` is what runs, or what the tool's record names."""
+    """A step in the table. `image`: what runs, or what the tool's record names; None if that is not known."""
 
     name: str
     tool: str
-    image: str
-    pinned: bool
+    image: str | None
     command: str | None
     input: str | None
     input_note: str
@@ -90,49 +100,65 @@ def chains(steps: Sequence[Step]) -> list[list[ChainNode]]:
     return found
 
 
-def step_rows(pipeline: Pipeline, enrolment: Enrolment | None) -> list[StepRow]:
-    """Return the steps as they run here; of a pipeline that this node is not enrolled in, as registered."""
+def step_rows(pipeline: Pipeline, enrolment: Enrolment | None, tools: Mapping[str, Tool]) -> list[StepRow]:
+    """Return the steps as they run here; of a pipeline that this node is not enrolled in, as registered.
+
+    `tools`: those of a pipeline without an enrolment, by name, as far as they are known.
+    """
     if enrolment is not None:
         return [_resolved_row(step) for step in enrolment.steps]
-    return [_registered_row(step) for step in pipeline.steps]
+    return [_registered_row(step, tools.get(step.tool)) for step in pipeline.steps]
 
 
 def _resolved_row(step: ResolvedStep) -> StepRow:
-    late = "" if not step.reads_truth else _late_words(step.on_late_truth)
-    limits = [f"up to {span(step.limits.time)}", memory(step.limits.memory)]
-    limits += [f"{number(step.limits.cpu)} CPU"] if step.limits.cpu else []
     return StepRow(
         name=step.name,
         tool=step.tool,
         image=step.image.pinned or step.image.name,
-        pinned=True,
         command=shlex.join(step.command) if step.command else None,
         input=step.input.name if step.input else None,
-        input_note=f"{step.input.branch}{late}" if step.input else "",
+        input_note=_input_words(step.input.branch, step.on_late_truth) if step.input else "",
         output=step.output.name,
-        limits=", ".join(limits),
-        retries=_retries(step.retry.attempts, step.retry.backoff),
+        limits=_limit_words(step.limits),
+        retries=_retries(step.retry),
         metrics=", ".join(metric.name for metric in step.metrics),
         asked=tuple(step.asked()),
     )
 
 
-def _registered_row(step: Step) -> StepRow:
-    late = _late_words(step.on_late_truth) if step.input_branch == "ground-truth" else ""
+def _registered_row(step: Step, tool: Tool | None) -> StepRow:
+    command = step.command or (tool.command if tool else None)
+    limits = step.limits or (tool.limits if tool else None)
+    asked = [*(tool.asked() if tool else ()), *([DOCKER_SOCKET] if step.engine_socket else ())]
     return StepRow(
-        name=step.name,
+        name=step.title or step.name,
         tool=step.tool,
-        image="",
-        pinned=False,
-        command=shlex.join(step.command) if step.command else None,
+        image=tool.image if tool else None,
+        command=shlex.join(command) if command else None,
         input=step.input_dataset,
-        input_note=f"{step.input_branch}{late}" if step.input_dataset else "",
+        input_note=_input_words(step.input_branch, step.on_late_truth) if step.input_dataset else "",
         output=step.dataset,
-        limits="of the tool" if step.limits is None else f"up to {span(step.limits.time)}",
-        retries=_retries(step.retry.attempts, step.retry.backoff),
+        limits=_limit_words(limits) if limits else NONE,
+        retries=_retries(step.retry),
         metrics=", ".join(metric.name for metric in step.metrics),
-        asked=("docker socket",) if step.engine_socket else (),
+        asked=tuple(dict.fromkeys(asked)),
     )
+
+
+def _input_words(branch: str, on_late: str) -> str:
+    if branch != GROUND_TRUTH:
+        return f"branch {branch}"
+    words = {"skip": "skip", "own": "this node\u2019s own", "last": "the latest"}
+    return f"{branch}, else {words.get(on_late, on_late)}"
+
+
+def _retries(retry: Retry) -> str:
+    return NONE if retry.attempts <= 1 else f"{retry.attempts - 1}, after {span(retry.backoff)}"
+
+
+def _limit_words(limits: Limits) -> str:
+    words = [f"up to {span(limits.time)}", memory(limits.memory)]
+    return ", ".join([*words, f"{number(limits.cpu)} CPU"] if limits.cpu else words)
 
 
 def memory(value: int) -> str:
@@ -141,15 +167,6 @@ def memory(value: int) -> str:
         if value % unit == 0:
             return f"{value // unit}{letter}"
     return plural(value, "byte")
-
-
-def _late_words(on_late: str) -> str:
-    words = {"skip": "skip", "own": "this node\u2019s own", "last": "the latest"}
-    return f", else {words.get(on_late, on_late)}"
-
-
-def _retries(attempts: int, backoff: float) -> str:
-    return NONE if attempts <= 1 else f"{attempts - 1}, after {span(backoff)}"
 
 
 def definition_texts(pipeline: Pipeline) -> tuple[list[str], list[str]]:
