@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from mao_registry.routes.catalogue import INSTALL, SEARCH
 from mao_shared.errors import InvalidInput, PeerUnavailable
 from mao_shared.models import ResolvedImage
 from mao_shared.models.tool import Pull
@@ -284,6 +285,14 @@ async def test_install_refuses_remotes_as_by_hand(quick_api: httpx.AsyncClient, 
     by_catalogue = await quick_api.post("/catalogue/plan", json=body(catalogue=sent))
     assert by_catalogue.json()["state"] == "unusable"
     assert await registered(quick_api) == NOTHING
+
+
+async def test_examples_of_api_pages(quick_api: httpx.AsyncClient) -> None:
+    for path, examples in (("inspect", SEARCH), ("plan", INSTALL), ("install", INSTALL)):
+        for example in examples.values():
+            answer = await quick_api.post(f"/catalogue/{path}", json=example["value"])
+            assert answer.status_code == 200, answer.text
+    assert (await registered(quick_api))["pipelines"] == ["Measure-this-machine"]
 
 
 async def test_install_tool_only(quick_api: httpx.AsyncClient) -> None:

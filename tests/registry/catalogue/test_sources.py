@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from mao_registry.catalogue import sources as module
-from mao_registry.catalogue.sources import KEEP_SECONDS, MAX_SOURCES, Sources, parse_sources
+from mao_registry.catalogue.sources import (
+    KEEP_FAILED_SECONDS,
+    KEEP_SECONDS,
+    MAX_SOURCES,
+    Sources,
+    parse_sources,
+)
 from mao_registry.settings import RegistrySettings
 from mao_shared.clients.catalogue import CatalogueUnreadable, Location
 from mao_shared.clock import SystemClock
@@ -105,8 +111,11 @@ async def test_sources_fetched_are_kept_for_a_while(monkeypatch: pytest.MonkeyPa
         assert len((await sources.read("hub")).entries) == 3
         assert fetched == count
     clock.time += timedelta(seconds=KEEP_SECONDS)
-    with pytest.raises(CatalogueUnreadable):
-        await sources.read("hub")
+    for _ in range(2):  # a failure is kept too
+        with pytest.raises(CatalogueUnreadable):
+            await sources.read("hub")
+    assert fetched == 3
+    clock.time += timedelta(seconds=KEEP_FAILED_SECONDS)
     assert len((await sources.read("hub")).entries) == 3
 
 

@@ -45,12 +45,6 @@ def welcome_address(**chosen: str | None) -> str:
     return f"{WELCOME}?{query}" if query else WELCOME
 
 
-async def is_new(api: NodeApi) -> bool:
-    """Return True if this node takes part in no pipeline; False also if that is not known."""
-    enrolments = await api.optional(api.listing("/enrolments", Enrolment, limit=1))
-    return enrolments is not None and not enrolments.items
-
-
 @router.get(WELCOME)
 async def welcome(
     page: PageDep, tool: Chosen = "", dataset: Chosen = "", pipeline: Chosen = "", run: Chosen = ""
@@ -205,7 +199,7 @@ async def post_start(page: PageDep) -> RedirectResponse:
         pipeline = fields.get("pipeline") or await _make_pipeline(page.api, fields)
         if fields.get("do") == "once":
             run = Run.model_validate(await page.api.send("POST", "/pipeline/run", {"name": pipeline}))
-            then, text = welcome_address(**chosen, run=run.id), f"{pipeline} runs."
+            then, text = welcome_address(**chosen, run=run.id), f"{pipeline} was started."
         else:
             text = await _schedule(page, pipeline, fields)
             then = welcome_address(**chosen)

@@ -16,6 +16,7 @@ from mao_shared.models.pipeline import name_from_title
 from .entries import Catalogue, read_catalogue
 
 KEEP_SECONDS = 300.0  # how long what was fetched from a URL is used; files are read for each call
+KEEP_FAILED_SECONDS = 30.0  # how long a failure is, so that not every page waits for a server that is away
 MAX_SOURCES = 20
 
 
@@ -48,8 +49,19 @@ def _own_name(location: Location) -> str:
 
 @dataclass(frozen=True)
 class _Fetched:
-    at: float  # seconds
-    catalogue: Catalogue
+    """What came of fetching a catalogue. `at`: in seconds."""
+
+    at: float
+    found: Catalogue | MaoError
+
+    def is_valid(self, now: float) -> bool:
+        kept = KEEP_FAILED_SECONDS if isinstance(self.found, MaoError) else KEEP_SECONDS
+        return 0 <= now - self.at < kept
+
+
+async def _read(name: str, location: Location) -> Catalogue:
+    parts = await read_parts(location)
+    return await asyncio.to_thread(lambda: read_catalogue(name, parse_parts(parts)))
 
 
 class Sources:
@@ -75,15 +87,18 @@ class Sources:
                 next="See those that are: maoctl catalogue sources; the setting is MAO_CATALOGUES.",
             )
         async with self._locks[name]:  # one fetch at a time
-            kept = self._fetched.get(name)
-            now = self._clock.now().timestamp()
-            if kept is not None and 0 <= now - kept.at < KEEP_SECONDS:
-                return kept.catalogue
-            parts = await read_parts(location)
-            catalogue = await asyncio.to_thread(lambda: read_catalogue(name, parse_parts(parts)))
-            if location.is_url:
-                self._fetched[name] = _Fetched(now, catalogue)
-            return catalogue
+            if not location.is_url:
+                return await _read(name, location)
+            kept, now = self._fetched.get(name), self._clock.now().timestamp()
+            if kept is None or not kept.is_valid(now):
+                try:
+                    kept = _Fetched(now, await _read(name, location))
+                except MaoError as error:
+                    kept = _Fetched(self._clock.now().timestamp(), error)
+                self._fetched[name] = kept
+            if isinstance(kept.found, MaoError):
+                raise kept.found
+            return kept.found
 
     async def read_all(self) -> tuple[list[Catalogue], dict[str, MaoError]]:
         """Return the catalogues that can be read, and the errors of the others by name."""

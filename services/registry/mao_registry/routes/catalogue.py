@@ -33,8 +33,8 @@ router = APIRouter(prefix="/catalogue", tags=["catalogue"])
 _CONTENT = {
     "pipelines": [
         {
-            "name": "System performance",
-            "description": "Measures the machine.",
+            "name": "Measure this machine",
+            "description": "Its performance, as numbers.",
             "steps": [{"tool": "system-performance", "output_dataset": "performance"}],
         }
     ],
@@ -43,7 +43,7 @@ _CONTENT = {
 INSTALL: dict[str, Example] = {
     "sent": {
         "summary": "An entry that is sent along, with its dataset made on this node",
-        "value": {"name": "System performance", "catalogue": _CONTENT, "local": True},
+        "value": {"name": "Measure this machine", "catalogue": _CONTENT, "local": True},
     },
 }
 SEARCH: dict[str, Example] = {
