@@ -84,10 +84,13 @@ def test_view_metric_marks_outliers() -> None:
     ]
     series = Series(pipeline="p", step="s", metric="m", unit="ms", points=points)
     shift = Alarm(id="x", kind="level-shift", node="n", raised_at=NOW, run="r2", metric="m", detail="d")
-    drawn = view.draw_metric(series, [shift], CLOCK)
+    found = view.outliers(series, [shift])
+    assert [(outlier.point.run, outlier.level) for outlier in found] == [("r2", True), ("r1", False)]
+    drawn = view.draw_metric(series, found, CLOCK)
     assert drawn.count('class="dot-bad"') == 1
     assert drawn.count('class="dot-warn"') == 1
-    assert 'href="/ui/runs/r1"' in drawn
+    assert 'role="img"' in drawn
+    assert "<a " not in drawn
     assert "2 outliers" in drawn
 
 

@@ -9,10 +9,11 @@ from typing import Annotated, Generic, TypeVar
 
 from fastapi import Depends, Path, Query
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 from starlette.responses import RedirectResponse
 
 from mao_shared.errors import MaoError, NotFound
-from mao_shared.models import GROUND_TRUTH, Dataset, Enrolment, Listing, Series
+from mao_shared.models import GROUND_TRUTH, Alarm, Dataset, Enrolment, Listing, Series
 from mao_shared.models.common import STORED
 from mao_shared.models.dataset import (
     CommitInfo,
@@ -25,6 +26,7 @@ from mao_shared.models.dataset import (
 
 from . import dataset_view as view
 from .dataset_view import BranchHistory, ValueQuestion, WatchedMetric
+from .formats import Clock
 from .forms import Message, back_to, carry_out, read_form
 from .node_api import NodeApi, path_of
 from .site import PageDep, messages, page_router
@@ -175,7 +177,7 @@ async def show_dataset(
         shown=shown,
         numeric=view.number_columns(shown.found) if shown.found else [],
         keys=view.record_keys(shown.found) if shown.found else None,
-        metrics=[(watched, view.draw_metric(series, alarms, page.clock)) for watched, series in metrics],
+        metrics=[_drawn(watched, series, alarms, page.clock) for watched, series in metrics],
         histories=histories,
         rows=rows[: view.SHOWN_VERSIONS],
         moments=len(rows),
@@ -186,6 +188,14 @@ async def show_dataset(
         text_lines=view.lines_of,
         command=view.command,
     )
+
+
+def _drawn(
+    watched: WatchedMetric, series: Series, alarms: Sequence[Alarm], clock: Clock
+) -> tuple[WatchedMetric, Series, list[view.Outlier], Markup]:
+    """Return a control metric with its outliers and its plot."""
+    found = view.outliers(series, alarms)
+    return watched, series, found, view.draw_metric(series, found, clock)
 
 
 async def _waiting(api: NodeApi, at: str, node: str, status: DatasetStatus) -> list[view.WaitingCommit]:
