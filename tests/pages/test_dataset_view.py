@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from mao_gateway.pages import dataset_view as view
+from mao_gateway.pages import datasets
 from mao_gateway.pages.dataset_view import BranchHistory, ValueQuestion
 from mao_gateway.pages.formats import Clock
 from mao_shared.models import Alarm, ControlMetric, Series
@@ -150,3 +152,19 @@ def test_view_history_command_is_one_for_a_shell(words: tuple[str, str, str]) ->
 
 def test_view_link_leaves_out_what_is_empty() -> None:
     assert view.link(ref="a/b", path="", offset=0, key="x&y") == "?ref=a%2Fb&key=x%26y"
+
+
+class SlowApi:
+    """Answers never."""
+
+    async def text(self, path: str, /, **query: Any) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+
+async def test_page_does_not_wait_for_a_history_of_large_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "HISTORY_SECONDS", 0.01)
+    asked = ValueQuestion("t.csv", "x", "v")
+    found = await datasets._histories(SlowApi(), "/datasets/d", asked, ["a", "b"])  # type: ignore[arg-type]
+    assert [(history.branch, history.versions) for history in found] == [("a", ()), ("b", ())]
+    assert all(history.error is not None and history.error.next for history in found)
