@@ -33,6 +33,7 @@ try:
         explain_ground_truth,
         find_round,
         find_unattested,
+        find_unmatched,
         ground_truth_tip,
         list_record_files,
         list_rounds,
@@ -73,10 +74,11 @@ class LocalRounds:
             return _through_json(find_round(clone, tip, round_id))
 
     def cells(
-        self, _dataset: str, round_id: str | None, file: str | None, limit: int
+        self, _dataset: str, round_id: str | None, file: str | None, limit: int, *, contested: bool = False
     ) -> list[evidence.ContestedCell]:
         with self._opened() as (clone, tip):
-            page = page_of_cells(clone, find_round(clone, tip, round_id), file, limit, None)
+            found = find_round(clone, tip, round_id)
+            page = page_of_cells(clone, found, file, limit, None, contested=contested)
             return page.items
 
     def cell(
@@ -99,7 +101,7 @@ class LocalRounds:
             found = find_round(clone, tip, round_id)
             commits, definition = found.evidence.commits, found.evidence.definition
             paths = files or list_record_files(clone, [found.commit], definition)
-            return _through_json(describe_schema(clone, commits, definition, paths))
+            return _through_json(describe_schema(clone, commits, definition, paths, found.evidence.base))
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Clone, str]]:
@@ -111,11 +113,15 @@ class LocalRounds:
 
 @dataclass(frozen=True)
 class LocalOutcome:
-    """The result of a vote. `moved`: the branch was moved; `known`: the same round was decided before."""
+    """The result of a vote. `moved`: the branch was moved; `known`: the same round was decided before.
+
+    `unmatched`: paths in the definition that apply to no file.
+    """
 
     decided: evidence.DecidedRound
     moved: bool
     known: bool
+    unmatched: Sequence[str] = ()
 
     def document(self) -> Document:
         return {**to_document(self.decided), "moved": self.moved, "known": self.known}
@@ -124,8 +130,11 @@ class LocalOutcome:
 def run_vote(path: Path, vote: LocalVote) -> LocalOutcome:
     """Vote, and move the branch to write if there is one."""
     with repository_errors(path):
-        outcome = vote_locally(open_local(path), vote)
-    return LocalOutcome(_through_json(outcome.decided), outcome.moved, outcome.known)
+        clone = open_local(path)
+        outcome = vote_locally(clone, vote)
+        commits = outcome.decided.evidence.commits.values()
+        unmatched = find_unmatched(clone, commits, vote.definition)
+    return LocalOutcome(_through_json(outcome.decided), outcome.moved, outcome.known, unmatched)
 
 
 def describe_branches(

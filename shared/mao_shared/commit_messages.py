@@ -32,6 +32,15 @@ _ROUND_TRAILER = re.compile(r"^(MAO-Round|MAO-Tick): (\S{1,200})$", re.MULTILINE
 _TIMESTAMP: TypeAdapter[datetime] = TypeAdapter(Timestamp)
 
 
+def with_fact(message: str, name: str, fact: Mapping[str, Any]) -> str:
+    """Return a snapshot's message with a fact added to its record under `mao`."""
+    head, begin, rest = message.partition(f"\n{BEGIN}\n")
+    text, end, tail = rest.rpartition(f"\n{END}\n")
+    record = json.loads(text)
+    record["mao"][name] = fact
+    return f"{head}{begin}{json.dumps(record, indent=1, sort_keys=True)}{end}{tail}"
+
+
 def embed_record(subject: str, record: Mapping[str, Any]) -> str:
     """Return a commit message with a record, which `read_step_record` reads."""
     return f"{subject}\n\n{BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{END}\n"

@@ -37,6 +37,7 @@ ARGUMENTS = {
     "channel": node.CHANNEL,
     "rule": node.RULE,
     "context": "lab",
+    "snapshot": node.COMMIT,
     "key": node.TOOL,
     "cron": "'30 2 * * *'",
 }
@@ -55,6 +56,8 @@ LINES = {
     "dataset history": f"{node.DATASET} observations/hourly.csv zurich-7 value",
     "dataset resolve": f"{node.DATASET} --merge",
     "dataset download": f"{node.DATASET} --out {{folder}}/data.zip",
+    "catalogue show": node.PIPELINE,
+    "catalogue install": node.PIPELINE,
     "pipeline create": f"new-pipeline --step {node.TOOL}:{node.DATASET}",
     "run export": f"{node.RUN} --out {{folder}}/crate.zip",
     "run reproduce": f"{node.RUN}",

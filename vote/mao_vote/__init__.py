@@ -23,7 +23,7 @@ from .local import LocalVote, branch_commits, ground_truth_tip, open_local, repo
 from .outliers import rank_nodes
 from .round import NoQuorum, Voted, vote_round
 from .round_history import find_round, latest_rounds, list_rounds, newest_definition, walk_rounds
-from .schema import describe_schema, list_record_files
+from .schema import describe_schema, find_unmatched, list_record_files
 from .value_history import HistoryQuery, open_history
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "explain_ground_truth",
     "find_round",
     "find_unattested",
+    "find_unmatched",
     "ground_truth_tip",
     "latest_rounds",
     "list_record_files",

@@ -21,6 +21,7 @@ from mao_shared.commit_messages import commit_subject as commit_subject
 from mao_shared.commit_messages import embed_record as embed_record
 from mao_shared.commit_messages import read_step_record as read_step_record
 from mao_shared.commit_messages import trailers as trailers
+from mao_shared.commit_messages import with_fact as with_fact
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
 from mao_shared.logs import MASK, mask_command, mask_env
 from mao_shared.models import OutputFile, Run, StepRun, format_time
@@ -132,6 +133,7 @@ def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping
         "exit": None if step.exit is None else step.exit.model_dump(mode="json"),
         "log": None if step.log_bytes is None else {k: fact for k, fact in log.items() if fact is not None},
         **written.record(),
+        "checks": [result.model_dump(mode="json", exclude_none=True) for result in step.checks] or None,
         "versions": {"mao": __version__, **versions, **({"engine": step.engine} if step.engine else {})},
     }
     return {

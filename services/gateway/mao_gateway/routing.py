@@ -34,6 +34,8 @@ ROUTES = (
     Route("/pipeline/init", "registry", SLOW),
     Route(f"/pipeline/{{name:{TITLE}}}/diff", "registry"),
     Route(f"/pipeline/{{name:{TITLE}}}/approve", "registry", SLOW),
+    Route("/catalogue", "registry"),
+    Route("/catalogue/{rest:path}", "registry", SLOW),
     Route("/store/accept", "registry"),
     Route("/trusted", "registry"),
     Route("/trusted/{node}", "registry"),
@@ -44,6 +46,7 @@ ROUTES = (
     Route("/jobs/{rest:path}", "scheduler"),
     Route("/cron/{rest:path}", "scheduler"),
     Route("/runs/{run_id}/logs", "runner"),  # before the scheduler's /runs/…
+    Route("/runs/{run_id}/logs/lines", "runner"),
     Route("/runs/{run_id}/crate", "datamgmt", SLOW),
     Route("/runs/{run_id}/crate/metadata", "datamgmt", SLOW),
     Route("/runs/{run_id}/verify", "datamgmt", SLOW),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ import httpx
 from mao_shared.json_text import check_json, render_json
 from mao_shared.models import Dataset, evidence
 from mao_shared.models.alarm import Spikes
+from mao_shared.models.check import QuarantineDecision, QuarantinedSnapshot
 from mao_shared.models.common import format_time
 from mao_shared.models.dataset import (
     BareRepository,
@@ -85,6 +86,33 @@ class DatasetCalls(Resource[Dataset]):
         """Reconcile the node's branch with the remote's. `how`: merge, replay or take-theirs."""
         path, body = url_path("datasets", name, "resolve"), request_body(ResolveRequest, how=how)
         return self.http.call("POST", path, Resolution, json=body)
+
+    def quarantined(self, name: str, state: str | None = None) -> Iterator[QuarantinedSnapshot]:
+        """Yield this node's quarantined snapshots, newest first. `state`: waiting, accepted or discarded."""
+        return self.http.pages(
+            url_path("datasets", name, "quarantine"), QuarantinedSnapshot, {"state": state}
+        )
+
+    def quarantined_snapshot(self, name: str, snapshot: str) -> QuarantinedSnapshot:
+        """Return a quarantined snapshot by its commit, 7 digits or more, or its run."""
+        return self.http.get(url_path("datasets", name, "quarantine", snapshot), QuarantinedSnapshot)
+
+    def accept_quarantined(
+        self, name: str, snapshot: str, *, by: str = "", note: str = ""
+    ) -> QuarantinedSnapshot:
+        """Publish a quarantined snapshot on top of the node's branch."""
+        return self._decide(name, snapshot, "accept", by, note)
+
+    def discard_quarantined(
+        self, name: str, snapshot: str, *, by: str = "", note: str = ""
+    ) -> QuarantinedSnapshot:
+        """Discard a quarantined snapshot; its commit stays in the quarantine branch."""
+        return self._decide(name, snapshot, "discard", by, note)
+
+    def _decide(self, name: str, snapshot: str, verb: str, by: str, note: str) -> QuarantinedSnapshot:
+        path = url_path("datasets", name, "quarantine", snapshot, verb)
+        body = request_body(QuarantineDecision, by=by, note=note)
+        return self.http.call("POST", path, QuarantinedSnapshot, json=body)
 
     def set_aside(self, name: str) -> SetAside:
         """Set aside the node's clone of a dataset that is no longer used."""
@@ -180,11 +208,21 @@ class DatasetCalls(Resource[Dataset]):
             found.cursor = more.cursor
         return found
 
-    def download(self, name: str, path: str, out: BinaryWriter | Path, *, ref: str | None = None) -> int:
-        """Write a file of the dataset to `out`; return the number of bytes."""
+    def download(
+        self,
+        name: str,
+        path: str,
+        out: BinaryWriter | Path,
+        *,
+        ref: str | None = None,
+        on_size: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Write a file of the dataset to `out`; return the number of bytes. `on_size`: told it before."""
         params = compact({"ref": ref, "path": path})
         where = url_path("datasets", name, "file")
         with self.http.stream(where, params) as response, _opened(out) as target:
+            if (length := response.headers.get("content-length", "")).isdecimal():
+                on_size(int(length))
             return sum(target.write(piece) for piece in response.iter_bytes())
 
     def archive(
@@ -255,10 +293,15 @@ class RoundCalls:
         return self.http.get(_round(dataset, round_id), evidence.DecidedRound)
 
     def cells(
-        self, dataset: str, round_id: str | None, file: str | None, limit: int
+        self, dataset: str, round_id: str | None, file: str | None, limit: int, *, contested: bool = False
     ) -> list[evidence.ContestedCell]:
-        """Return the first `limit` cells in which nodes differ, with every node's value."""
-        pages = self._pages(_round(dataset, round_id, "cells"), evidence.CellPage, limit, {"file": file})
+        """Return the first `limit` cells in which nodes differ, with every node's value.
+
+        Args:
+            contested: only cells in which no value has a majority.
+        """
+        params: Params = {"file": file, "contested": contested or None}
+        pages = self._pages(_round(dataset, round_id, "cells"), evidence.CellPage, limit, params)
         return [item for page in pages for item in page.items]
 
     def cell(

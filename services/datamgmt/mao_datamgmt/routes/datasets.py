@@ -9,7 +9,7 @@ import asyncio
 from typing import Annotated, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from mao_datamgmt.browse import datasets
@@ -31,6 +31,7 @@ from mao_shared.models.dataset import (
     SetAside,
 )
 from mao_shared.models.node import Storage
+from mao_shared.models.progress import OngoingWork
 from mao_shared.web.dependencies import IdempotencyKey, Paging
 from mao_shared.web.original import AsksOriginal
 
@@ -113,14 +114,15 @@ async def acknowledge(manager: TheManager, name: DatasetName) -> DatasetStatus:
     name="datasets.ensure",
     summary="Clone a dataset to this node if it is not here, with the node's branch; may be repeated",
 )
-async def ensure(manager: TheManager, name: DatasetName, body: Dataset) -> DatasetStatus:
+async def ensure(request: Request, manager: TheManager, name: DatasetName, body: Dataset) -> DatasetStatus:
     if body.name != name:
         raise InvalidInput(
             f"The path names {name!r}, the body {body.name!r}.",
             code="name-mismatch",
             next="Send the same name in both.",
         )
-    return await manager.ensure_dataset(body)
+    with request.app.state.ongoing.track(OngoingWork(what="clone", subject=name, unit="objects")):
+        return await manager.ensure_dataset(body)
 
 
 @router.get("/datasets/{name}/log", name="datasets.log", summary="List a branch's commits, newest first")
