@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 import zlib
@@ -11,7 +12,12 @@ from pathlib import Path
 
 import pygit2
 
+from mao_shared import keys
 from mao_shared.commit_messages import embed_record
+from mao_shared.models import ControlMetric, DatasetRef, Enrolment, ResolvedImage, ResolvedStep, Series
+from mao_shared.models.alarm import Point
+from mao_shared.store import load_etcd
+from mao_shared.store.records import dump
 from tests.support.git import bare_repository
 from tests.support.node import NativeNode
 
@@ -89,6 +95,51 @@ def fill(repository: pygit2.Repository, node: str) -> None:
             write_commit(repository, branch, files, message_of(run, at, files), at)
 
 
+def metric_points() -> list[Point]:
+    """Return the points of a metric with a spike and a new level."""
+    points = []
+    for number in range(COMMITS):
+        value = 268.0 if number == 9 else (212.0 if number > 17 else 184.0) + (number * 7) % 5
+        at = BEGIN + timedelta(hours=number)
+        run = f"{at:%Y%m%dT%H%M%SZ}-api-latency-{number:08x}"
+        is_new = number > 20
+        points.append(
+            Point(
+                run=run,
+                time=at,
+                value=value,
+                accepted=is_new or value < 200,
+                expected=212.0 if is_new else 184.0,
+                band=30.0,
+            )
+        )
+    return points
+
+
+async def write_metric(node: NativeNode, master: Path) -> None:
+    """Write an enrolment that watches a metric of `latency`, and its series, to the node's store."""
+    metric = ControlMetric(name="p95", file="latency.csv", column="p95", aggregate="mean", unit="ms")
+    image = ResolvedImage(name="lab/probe:1", pinned="sha256:" + "0" * 64, platform="linux/amd64")
+    step = ResolvedStep(
+        name="probe",
+        tool="probe",
+        image=image,
+        output=DatasetRef(name="latency", master=str(master), branch=node.name),
+        metrics=[metric],
+    )
+    enrolment = Enrolment(
+        pipeline="api-latency", node=node.name, steps=[step], pipeline_revision=1, enrolled_at=BEGIN
+    )
+    series = Series(pipeline="api-latency", step="probe", metric="p95", unit="ms", points=metric_points())
+    store = load_etcd()(node.etcd)
+    try:
+        series_key = f"{keys.series_prefix(node.name)}api-latency/probe/p95"
+        await store.create(keys.enrolment(node.name, "api-latency"), dump(enrolment))
+        await store.create(series_key, dump(series))
+    finally:
+        await store.close()
+
+
 def fill_datasets(node: NativeNode, folder: Path) -> None:
     """Register and clone the datasets `latency` and `empty`; register `elsewhere`."""
     for name in ("latency", "empty"):
@@ -98,6 +149,8 @@ def fill_datasets(node: NativeNode, folder: Path) -> None:
         body = {"name": name, "master": str(master), "description": "p95 by region <b>hourly</b>"}
         assert node.http.post("/registry/datasets", json=body).status_code == 201
         assert node.http.put(f"/datasets/{name}", json={"name": name, "master": str(master)}).is_success
+        if name == "latency":
+            asyncio.run(write_metric(node, master))
     elsewhere = {"name": "elsewhere", "master": str(folder / "elsewhere.git"), "nodes": ["basel"]}
     bare_repository(folder / "elsewhere.git")
     assert node.http.post("/registry/datasets", json=elsewhere).status_code == 201

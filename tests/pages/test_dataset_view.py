@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from mao_gateway.pages import dataset_view as view
+from mao_gateway.pages import datasets
 from mao_gateway.pages.dataset_view import BranchHistory, ValueQuestion
 from mao_gateway.pages.formats import Clock
 from mao_shared.models import Alarm, ControlMetric, Series
@@ -84,10 +86,13 @@ def test_view_metric_marks_outliers() -> None:
     ]
     series = Series(pipeline="p", step="s", metric="m", unit="ms", points=points)
     shift = Alarm(id="x", kind="level-shift", node="n", raised_at=NOW, run="r2", metric="m", detail="d")
-    drawn = view.draw_metric(series, [shift], CLOCK)
+    found = view.outliers(series, [shift])
+    assert [(outlier.point.run, outlier.level) for outlier in found] == [("r2", True), ("r1", False)]
+    drawn = view.draw_metric(series, found, CLOCK)
     assert drawn.count('class="dot-bad"') == 1
     assert drawn.count('class="dot-warn"') == 1
-    assert 'href="/ui/runs/r1"' in drawn
+    assert 'role="img"' in drawn
+    assert "<a " not in drawn
     assert "2 outliers" in drawn
 
 
@@ -147,3 +152,19 @@ def test_view_history_command_is_one_for_a_shell(words: tuple[str, str, str]) ->
 
 def test_view_link_leaves_out_what_is_empty() -> None:
     assert view.link(ref="a/b", path="", offset=0, key="x&y") == "?ref=a%2Fb&key=x%26y"
+
+
+class SlowApi:
+    """Answers never."""
+
+    async def text(self, path: str, /, **query: Any) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+
+async def test_page_does_not_wait_for_a_history_of_large_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "HISTORY_SECONDS", 0.01)
+    asked = ValueQuestion("t.csv", "x", "v")
+    found = await datasets._histories(SlowApi(), "/datasets/d", asked, ["a", "b"])  # type: ignore[arg-type]
+    assert [(history.branch, history.versions) for history in found] == [("a", ()), ("b", ())]
+    assert all(history.error is not None and history.error.next for history in found)

@@ -42,6 +42,21 @@ async def test_dataset_looks(filled: NativeNode) -> None:
         await look_at(reader, VALUE, "dataset")
 
 
+async def test_dataset_control_metric(filled: NativeNode) -> None:
+    async with reading(filled.url) as reader:
+        page = await reader.open(PAGE)
+        panel = page.locator("#metric-1")
+        assert "latency.csv, column p95, mean" in await panel.inner_text()
+        label = await panel.locator("svg.plot-area").get_attribute("aria-label")
+        assert label == "p95 over the last 24 runs; the newest is 213 ms. 4 outliers."
+        assert await panel.locator(".dot-bad").count() == 4
+        assert await panel.locator(".band").count() == 1
+        assert "268 ms, expected 184 ± 30" in await panel.inner_text()
+        assert "written by api-latency" in await page.inner_text(".meta")
+        command = shlex.split(await panel.locator(".cmd").inner_text())
+        assert "p95" in filled.maoctl(*command[1:]).stdout
+
+
 @pytest.mark.parametrize("name", ["empty", "elsewhere"])
 async def test_dataset_without_content(filled: NativeNode, name: str) -> None:
     async with reading(filled.url) as reader:

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from mao_shared.commit_messages import read_step_record
 from mao_shared.errors import MaoError
 from mao_shared.models import GROUND_TRUTH, Alarm, ControlMetric, Enrolment, Series
+from mao_shared.models.alarm import Point
 from mao_shared.models.dataset import (
     BranchStatus,
     CommitInfo,
@@ -144,24 +145,41 @@ def watched_metrics(enrolments: Iterable[Enrolment], dataset: str) -> list[Watch
     ]
 
 
-def draw_metric(series: Series, alarms: Sequence[Alarm], clock: Clock) -> Markup:
-    """Return the plot of a control metric's newest points; outliers are marked, and link to their run."""
-    shown = series.points[-METRIC_POINTS:]
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """A point of a control metric that was not expected. `level`: it began a new level."""
+
+    point: Point
+    level: bool
+
+
+def outliers(series: Series, alarms: Sequence[Alarm]) -> list[Outlier]:
+    """Return the unexpected ones of a series' newest points, newest first."""
     levels = {alarm.run for alarm in alarms if alarm.kind == "level-shift" and alarm.metric == series.metric}
+    shown = reversed(series.points[-METRIC_POINTS:])
+    return [
+        Outlier(point, point.run in levels) for point in shown if point.run in levels or not point.accepted
+    ]
+
+
+def draw_metric(series: Series, found: Sequence[Outlier], clock: Clock) -> Markup:
+    """Return the plot of a control metric's newest points with what was expected; outliers are marked."""
+    shown = series.points[-METRIC_POINTS:]
+    marks = {outlier.point.run: "warn" if outlier.level else "bad" for outlier in found}
     unit = series.unit or ""
-    points = []
-    for point in shown:
-        mark = "warn" if point.run in levels else None if point.accepted else "bad"
-        words = {"warn": ": new level", "bad": ": unexpected"}.get(mark or "", "")
-        expected = ""
-        if mark and point.expected is not None and point.band is not None:
-            expected = f", expected {number(point.expected)} ± {number(point.band)}"
-        label = f"{clock.full(point.time)}{words}: {number(point.value)} {unit}".rstrip() + expected
-        href = f"/ui/runs/{point.run}" if mark else None
-        points.append(PlotPoint(point.value, point.expected, point.band, mark, label, href))
+    points = [
+        PlotPoint(
+            point.value,
+            point.expected,
+            point.band,
+            marks.get(point.run),
+            f"{clock.full(point.time)}: {number(point.value)} {unit}".rstrip(),
+        )
+        for point in shown
+    ]
     newest = f"; the newest is {number(shown[-1].value)} {unit}".rstrip() if shown else ""
-    outliers = plural(sum(point.mark is not None for point in points), "outlier")
-    label = f"{series.metric} over the last {plural(len(shown), 'run')}{newest}. {outliers}."
+    count = plural(len(found), "outlier")
+    label = f"{series.metric} over the last {plural(len(shown), 'run')}{newest}. {count}."
     return plot(points, label, unit, time_labels([point.time for point in shown], clock))
 
 

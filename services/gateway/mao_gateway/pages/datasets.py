@@ -9,10 +9,11 @@ from typing import Annotated, Generic, TypeVar
 
 from fastapi import Depends, Path, Query
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 from starlette.responses import RedirectResponse
 
-from mao_shared.errors import MaoError, NotFound
-from mao_shared.models import GROUND_TRUTH, Dataset, Enrolment, Listing, Series
+from mao_shared.errors import MaoError, NotFound, Unavailable
+from mao_shared.models import GROUND_TRUTH, Alarm, Dataset, Enrolment, Listing, Series
 from mao_shared.models.common import STORED
 from mao_shared.models.dataset import (
     CommitInfo,
@@ -25,6 +26,7 @@ from mao_shared.models.dataset import (
 
 from . import dataset_view as view
 from .dataset_view import BranchHistory, ValueQuestion, WatchedMetric
+from .formats import Clock
 from .forms import Message, back_to, carry_out, read_form
 from .node_api import NodeApi, path_of
 from .site import PageDep, messages, page_router
@@ -38,7 +40,8 @@ MAX_WAITING = 20  # commits that wait, listed
 MAX_METRICS = 6
 MAX_COMPARED = 12  # branches that are compared with ground truth
 MAX_DIFFERING = 50  # files that differ, counted
-MAX_VERSIONS = 500  # of a value, on each branch
+MAX_VERSIONS = 200  # of a value, on each branch
+HISTORY_SECONDS = 8.0  # to read them: large files take longer, which a page does not wait for
 PREVIEW_ROWS = 20
 
 Name = Annotated[str, Path(max_length=63)]
@@ -175,7 +178,7 @@ async def show_dataset(
         shown=shown,
         numeric=view.number_columns(shown.found) if shown.found else [],
         keys=view.record_keys(shown.found) if shown.found else None,
-        metrics=[(watched, view.draw_metric(series, alarms, page.clock)) for watched, series in metrics],
+        metrics=[_drawn(watched, series, alarms, page.clock) for watched, series in metrics],
         histories=histories,
         rows=rows[: view.SHOWN_VERSIONS],
         moments=len(rows),
@@ -186,6 +189,14 @@ async def show_dataset(
         text_lines=view.lines_of,
         command=view.command,
     )
+
+
+def _drawn(
+    watched: WatchedMetric, series: Series, alarms: Sequence[Alarm], clock: Clock
+) -> tuple[WatchedMetric, Series, list[view.Outlier], Markup]:
+    """Return a control metric with its outliers and its plot."""
+    found = view.outliers(series, alarms)
+    return watched, series, found, view.draw_metric(series, found, clock)
 
 
 async def _waiting(api: NodeApi, at: str, node: str, status: DatasetStatus) -> list[view.WaitingCommit]:
@@ -251,12 +262,18 @@ async def _metrics(api: NodeApi, watched: Sequence[WatchedMetric]) -> list[tuple
 async def _histories(
     api: NodeApi, at: str, asked: ValueQuestion, branches: Sequence[str]
 ) -> list[BranchHistory]:
+    """Return the versions of a value on each branch, or why there are none."""
     if not asked.is_asked:
         return []
 
     async def follow(branch: str) -> BranchHistory:
         query = {"file": asked.file, "key": asked.key, "field": asked.field, "limit": MAX_VERSIONS}
-        text = await _part(api.text(f"{at}/history", branch=branch, **query))
+        try:
+            async with asyncio.timeout(HISTORY_SECONDS):
+                text = await _part(api.text(f"{at}/history", branch=branch, **query))
+        except TimeoutError:
+            detail = f"To read the versions takes longer than {HISTORY_SECONDS:.0f} s: the file is large."
+            return BranchHistory(branch, (), Unavailable(detail, next="Use the command below."))
         versions = view.parse_versions(
             text.found or "", lambda line: ValueVersion.model_validate_json(line, context=STORED)
         )

@@ -98,10 +98,11 @@ def plot(
     names[-1] += f" {unit}" if unit else ""
     return Markup(
         '<div class="plot-y" aria-hidden="true">{}</div>'
-        '<svg class="plot-area" role="img" aria-label="{}" viewBox="0 0 1000 100" preserveAspectRatio="none">'
+        '<svg class="plot-area" role="{}" aria-label="{}" viewBox="0 0 1000 100" preserveAspectRatio="none">'
         '{}{}{}{}{}</svg><div class="plot-x" aria-hidden="true">{}</div>'
     ).format(
         _spans(names),
+        "group" if any(point.mark and point.href for point in points) else "img",  # an image has no links
         label,
         lines,
         _band(points, low, high, 1000.0, 100.0, 8.0),
