@@ -18,6 +18,7 @@ from .arguments import contexts, from_original
 from .commands import (
     alarm,
     apply,
+    audit,
     catalogue,
     context,
     dataset,
@@ -147,6 +148,7 @@ for _noun, _app in _NOUNS.items():
     app.add_typer(_app, name=_noun)
 apply.add_to(app)
 doctor.add_to(app)
+audit.add_to(app)
 external.add_to(app, dataset.app)
 
 

@@ -37,6 +37,7 @@ ARGUMENTS = {
     "channel": node.CHANNEL,
     "rule": node.RULE,
     "context": "lab",
+    "snapshot": node.COMMIT,
     "key": node.TOOL,
     "cron": "'30 2 * * *'",
 }
@@ -52,6 +53,7 @@ LINES = {
     "dataset init": "new-data",
     "dataset cat": f"{node.DATASET} hourly.csv",
     "dataset diff": f"{node.DATASET} ground-truth {node.NODE}",
+    "dataset history": f"{node.DATASET} observations/hourly.csv zurich-7 value",
     "dataset resolve": f"{node.DATASET} --merge",
     "dataset download": f"{node.DATASET} --out {{folder}}/data.zip",
     "catalogue show": node.PIPELINE,

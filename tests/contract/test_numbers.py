@@ -12,10 +12,10 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 from typer.testing import CliRunner
 
-from mao_datamgmt import provenance
 from mao_datamgmt.monitoring.extract import UnreadableMetric, json_number
 from mao_runner.labels import ATTEMPT, RUN, STEP, labelled_attempt
 from mao_scheduler.schedules.cron import parse_cron
+from mao_shared import commit_messages
 from mao_shared.clients.responses import read_etag_revision
 from mao_shared.errors import InvalidInput
 from mao_shared.git_urls import remote_url_fault
@@ -86,8 +86,8 @@ def test_numbers_records_of_vote_refuse_deep_json(how: RecordFormat) -> None:
 
 @pytest.mark.parametrize("text", [LONG, DEEP, f'{{"mao": {LONG}}}', "[1]", "nul"])
 def test_numbers_record_in_commit_message(text: str) -> None:
-    message = f"x\n{provenance._BEGIN}\n{text}\n{provenance._END}\n"
-    assert provenance.read_step_record(message) is None
+    message = f"x\n{commit_messages.BEGIN}\n{text}\n{commit_messages.END}\n"
+    assert commit_messages.read_step_record(message) is None
 
 
 @pytest.mark.parametrize("text", [LONG, DEEP, "[NaN"])

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 import mao_git
-from mao_datamgmt import provenance
 from mao_datamgmt.external import commit
 from mao_datamgmt.external.commit import append_to_day, commit_entries, committed_ids
 from mao_datamgmt.external.inbox import InboxEntry
 from mao_datamgmt.external.insights import parse_key
 from mao_git import Clone
 from mao_shared import keys
+from mao_shared.commit_messages import read_step_record
 from mao_shared.errors import InvalidInput
 from mao_shared.models import Dataset, Enrolment, ResolvedStep
 from mao_shared.models.external import ExternalWrite, Receipt
@@ -204,7 +204,7 @@ async def test_external_values_are_committed_in_one_batch_with_a_record_and_push
     assert committed(world.master) == [0, 1, 2]
     message = git(world.master, "log", "-1", "--format=%B", NODE)
     assert message.startswith(f"external: 3 values of {KEY} on {NODE}\n")
-    record = provenance.read_step_record(message + "\n")
+    record = read_step_record(message + "\n")
     assert record is not None
     assert record["keys"] == {KEY: 3}
     assert (await world.manager.ingest.state("data")).waiting == 0

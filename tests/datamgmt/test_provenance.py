@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mao_datamgmt import provenance
 from mao_datamgmt.provenance import manifest
 from mao_shared import keys
+from mao_shared.commit_messages import read_step_record
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import OutputFile, StepRun
 from mao_shared.store.memory import MemoryStore
@@ -34,7 +34,7 @@ async def publish(world: World, run_id: str, tool: Any, after: int = 0) -> StepR
 
 
 def record_of(world: World, commit: str) -> dict[str, Any]:
-    record = provenance.read_step_record(git(world.master, "log", "-1", "--format=%B", commit))
+    record = read_step_record(git(world.master, "log", "-1", "--format=%B", commit))
     assert record is not None
     return record
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mao_datamgmt import provenance
 from mao_datamgmt.steps.reproduce import MAX_LISTED, FileDigest, OutputComparison, summarize
+from mao_shared.commit_messages import read_step_record
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, Reproduced, Run, StepRun
 from mao_shared.states import StepPhase
@@ -168,7 +168,7 @@ async def test_large_files_are_compared_and_recorded_by_their_content(tmp_path: 
     async with working(tmp_path) as world:
         run, done = await original(world, writes_big, above=1000)
         assert file_at(world.master, f"{NODE}:big").startswith("version https://git-lfs")
-        written = provenance.read_step_record(git(world.master, "log", "-1", "--format=%B", NODE))
+        written = read_step_record(git(world.master, "log", "-1", "--format=%B", NODE))
         assert written is not None
         assert written["outputs"]["big"] == {
             "size": 5000,

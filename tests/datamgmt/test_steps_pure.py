@@ -18,6 +18,7 @@ from mao_datamgmt.steps.queue import blocked_by, earlier_tick, earlier_tick_reas
 from mao_datamgmt.steps.workspaces import StoredWorkspace, expired
 from mao_git.remotes import host_keys
 from mao_git.remotes.host_keys import KnownHostKeys, SshHost, known_keys, parse_ssh_host, untrusted
+from mao_shared.commit_messages import read_step_record
 from mao_shared.models import Run, StepRun
 from mao_shared.states import StepPhase
 
@@ -185,7 +186,7 @@ def test_steps_secret_values_stay_out_of_record() -> None:
     env = {"TOKEN": "geheim", "YEARS": "2024"}
     spec = OLD.steps[0].spec.model_copy(update={"env": env, "command": ["crawl", "--password", "geheim"]})
     message = message_of(OLD.steps[0].model_copy(update={"spec": spec}))
-    record = provenance.read_step_record(message)
+    record = read_step_record(message)
     assert record is not None
     assert record["env"] == {"TOKEN": "•••", "YEARS": "2024"}
     assert "-e TOKEN -e YEARS=2024" in message

@@ -79,9 +79,33 @@ async def test_logs_as_text_and_as_events(served: Served) -> None:
     assert json.loads(next(iter(read_events(rest.text.split("\n")))).data) == "id\n"
 
 
+async def test_logs_lines_with_numbers(served: Served) -> None:
+    await served.bench.submit(ready_run("r"))
+    await served.bench.left("r")
+    lines = (await served.client.get("/runs/r/logs/lines")).json()
+    assert [(line["number"], line["text"]) for line in lines["items"]] == [(1, "said")]
+    assert (lines["step"], lines["attempt"], lines["total"], lines["size"]) == ("t", 1, 1, 5)
+    assert (lines["follow_from"], lines["grows"]) == (5, False)
+    assert lines.get("matches") is None
+    found = (await served.client.get("/runs/r/logs/lines", params={"q": "SAI"})).json()
+    assert (found["matches"], len(found["items"])) == (1, 1)
+    assert (await served.client.get("/runs/r/logs/lines?q=nothing")).json()["matches"] == 0
+
+
+async def test_logs_lines_before_the_first(served: Served) -> None:
+    waits = ready_run("waits")
+    preparing = waits.steps[0].model_copy(update={"phase": StepPhase.PREPARING})
+    assert await served.bench.runs.create("waits", waits.with_step(0, preparing))
+    lines = (await served.client.get("/runs/waits/logs/lines")).json()
+    assert (lines["items"], lines["grows"], lines["follow_from"]) == ([], True, 0)
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
+        ("/runs/nobody/logs/lines", 404, "unknown-run"),
+        ("/runs/r/logs/lines?from=0", 422, "invalid-input"),
+        ("/runs/r/logs/lines?limit=5000", 422, "invalid-input"),
         ("/runs/nobody/logs", 404, "unknown-run"),
         ("/runs/..%2F..%2Fetc/logs", 404, "no-such-route"),
         ("/runs/r/logs?step=x", 404, "step-not-found"),

@@ -122,6 +122,21 @@ def test_decide_retry_clears_attempt_and_waits() -> None:
     assert on_time.steps[0].waiting is None
 
 
+def test_decide_retry_keeps_times_and_errors_of_earlier_attempts() -> None:
+    retry = Retry(attempts=3, backoff=30)
+    now = NOW
+    found = failing(P.FAILED, "tool", retry=retry)
+    for attempt in (1, 2):
+        failed = found.steps[0]
+        retried = decide(found, [], now).run
+        assert retried is not None
+        past = retried.steps[0].earlier[attempt - 1]
+        assert (past.attempt, past.times, past.error) == (attempt, failed.times, failed.error)
+        again = retried.steps[0].model_copy(update={"phase": P.FAILED, "error": failed.error})
+        found = retried.with_step(0, again)
+    assert len(found.steps[0].earlier) == 2
+
+
 @pytest.mark.parametrize(("attempt", "seconds"), [(1, 30), (2, 60), (3, 120), (19, 86400)])
 def test_backoff_doubles_up_to_a_day(attempt: int, seconds: float) -> None:
     retry = Retry(attempts=20, backoff=30)

@@ -28,10 +28,12 @@ READS = frozenset(
     {
         "catalogue.inspect",
         "catalogue.plan",
+        "channels.compare",
         "cron.preview",
         "external.write",  # data, not a change of the node; each value gets a receipt of its own
         "git.lfs",
         "git.pack",
+        "heartbeats.compare",
         "insights.list",
         "insights.read",
         "remotes.check",

@@ -46,6 +46,7 @@ ROUTES = (
     Route("/jobs/{rest:path}", "scheduler"),
     Route("/cron/{rest:path}", "scheduler"),
     Route("/runs/{run_id}/logs", "runner"),  # before the scheduler's /runs/…
+    Route("/runs/{run_id}/logs/lines", "runner"),
     Route("/runs/{run_id}/crate", "datamgmt", SLOW),
     Route("/runs/{run_id}/crate/metadata", "datamgmt", SLOW),
     Route("/runs/{run_id}/verify", "datamgmt", SLOW),

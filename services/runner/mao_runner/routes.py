@@ -10,7 +10,9 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import TypeAdapter
 
 from mao_shared.models import ResolvedImage
+from mao_shared.models.log import LogLines
 from mao_shared.models.node import EngineInfo
+from mao_shared.models.progress import OngoingWork
 from mao_shared.models.tool import CheckReport, CheckRequest, ImageRequest
 from mao_shared.web.api_pages import make_routes
 
@@ -20,6 +22,21 @@ from .runner import Runner
 
 router = APIRouter()
 _JSON_TEXT = TypeAdapter(str)
+
+RunId = Annotated[
+    str,
+    Path(
+        alias="id",
+        max_length=200,
+        description="Id of the run",
+        examples=["20260131T120000Z-system-performance-1f3a5c7d"],
+    ),
+]
+StepQuery = Annotated[
+    str | None, Query(max_length=64, description="Name or number from 0; default: the latest that ran")
+]
+AttemptQuery = Annotated[int | None, Query(ge=1, le=1000, description="Default: the latest")]
+MAX_LINES = 1000
 
 
 def get_runner(request: Request) -> Runner:
@@ -40,19 +57,9 @@ def get_runner(request: Request) -> Runner:
 )
 async def logs(
     request: Request,
-    run_id: Annotated[
-        str,
-        Path(
-            alias="id",
-            max_length=200,
-            description="Id of the run",
-            examples=["20260131T120000Z-system-performance-1f3a5c7d"],
-        ),
-    ],
-    step: Annotated[
-        str | None, Query(max_length=64, description="Name or number from 0; default: the latest that ran")
-    ] = None,
-    attempt: Annotated[int | None, Query(ge=1, le=1000, description="Default: the latest")] = None,
+    run_id: RunId,
+    step: StepQuery = None,
+    attempt: AttemptQuery = None,
     follow: Annotated[bool, Query(description="Server-sent events until the step has ended")] = False,
     end: Annotated[int | None, Query(ge=1, le=2**40, description="Only this many bytes at its end")] = None,
     last_event_id: Annotated[
@@ -72,6 +79,31 @@ async def logs(
     )
 
 
+@router.get(
+    "/runs/{id}/logs/lines",
+    name="runs.log_lines",
+    tags=["runs"],
+    summary="Numbered lines of the log of a step, or those that contain a text",
+)
+async def log_lines(
+    request: Request,
+    run_id: RunId,
+    step: StepQuery = None,
+    attempt: AttemptQuery = None,
+    text: Annotated[
+        str | None,
+        Query(alias="q", max_length=200, description="Only lines with this text, in upper or lower case"),
+    ] = None,
+    first: Annotated[
+        int | None, Query(alias="from", ge=1, le=2**40, description="Number of the first line")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LINES)] = 300,
+) -> LogLines:
+    """Without `from` and `q` the last lines. A line is what a terminal shows, at most 2000 bytes."""
+    reader = get_runner(request).reader
+    return await reader.lines(await reader.find(run_id, step, attempt), text, first, limit)
+
+
 @router.post(
     "/images/resolve",
     name="images.resolve",
@@ -79,7 +111,9 @@ async def logs(
     summary="Pin an image by digest, pulling it if necessary",
 )
 async def resolve_image(request: Request, body: ImageRequest) -> ResolvedImage:
-    return await get_runner(request).driver.resolve(body.image, body.pull)
+    pull = OngoingWork(what="pull", subject=body.image[:500], unit="bytes")
+    with request.app.state.ongoing.track(pull):
+        return await get_runner(request).driver.resolve(body.image, body.pull)
 
 
 @router.post(
@@ -90,7 +124,9 @@ async def resolve_image(request: Request, body: ImageRequest) -> ResolvedImage:
 )
 async def check_tool(request: Request, body: CheckRequest) -> CheckReport:
     """Runs the image on a scratch workspace, hardened as in a pipeline, and reports what it did."""
-    return await get_runner(request).checker.check(body)
+    pull = OngoingWork(what="pull", subject=body.image[:500], unit="bytes")
+    with request.app.state.ongoing.track(pull):
+        return await get_runner(request).checker.check(body)
 
 
 @router.get("/engine", name="engine.get", tags=["engine"], summary="The container engine and its capacity")

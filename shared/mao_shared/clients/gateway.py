@@ -11,7 +11,10 @@ from typing import Any, Self
 import httpx
 
 from mao_shared import models
+from mao_shared.models.audit import AuditEntry
+from mao_shared.models.log import LogLines
 from mao_shared.models.node import EngineInfo, NodeStatus
+from mao_shared.models.progress import OngoingWork
 from mao_shared.models.run import CancelBody, ReproduceBody, Verification
 from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleRequest
 from mao_shared.models.tool import CheckReport, CheckRequest
@@ -89,6 +92,29 @@ class MaoClient:
         """Return the container engine's capacity, and how many slots are in use."""
         return self.http.get("/engine", EngineInfo)
 
+    def audit(
+        self,
+        *,
+        actor: str | None = None,
+        action: str | None = None,
+        subject: str | None = None,
+        failed: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[AuditEntry]:
+        """Yield who changed what, newest first; pages are fetched as the caller reads on.
+
+        `action`: an operation id, or its part before the dot. `failed`: True for what was refused.
+        """
+        params: Json = {"actor": actor, "action": action, "subject": subject}
+        params |= {"failed": None if failed is None else str(failed).lower()}
+        params |= {"since": since and models.format_time(since), "until": until and models.format_time(until)}
+        return self.http.pages("/audit", AuditEntry, params)
+
+    def progress(self, request_id: str) -> list[OngoingWork]:
+        """Return what a request that has no response yet waits for. `request_id`: it was sent with."""
+        return self.http.items(url_path("progress", request_id), OngoingWork)
+
     def accept_store(self) -> None:
         """Accept the node's etcd as it is now, despite lost data."""
         self.http.execute("POST", "/store/accept")
@@ -163,9 +189,11 @@ class JobCalls(Resource[models.Job]):
     def resume(self, job: str) -> models.Job:
         return self.http.call("POST", self.at(job, "resume"), models.Job)
 
-    def backfill(self, job: str, since: datetime, until: datetime) -> models.BackfillResult:
-        """Run the missed ticks in [since, until]."""
-        body = request_body(BackfillRequest, since=since, until=until)
+    def backfill(
+        self, job: str, since: datetime, until: datetime, *, dry_run: bool = False
+    ) -> models.BackfillResult:
+        """Run the missed ticks in [since, until]; with `dry_run`, only return them."""
+        body = request_body(BackfillRequest, since=since, until=until, dry_run=dry_run or None)
         return self.http.call("POST", self.at(job, "backfill"), models.BackfillResult, json=body)
 
     def next_times(self, job: str, count: int = 5) -> models.NextTimes:
@@ -230,6 +258,13 @@ class RunCalls:
         response = self.http.send("GET", url_path("runs", run_id, "logs"), params=params)
         check(response)
         return response.text
+
+    def log_lines(
+        self, run_id: str, *, step: int | None = None, attempt: int | None = None, text: str | None = None
+    ) -> LogLines:
+        """Return the last lines of the log of a step with their numbers, or the first that contain `text`."""
+        params = compact({"step": step, "attempt": attempt, "q": text})
+        return self.http.get(url_path("runs", run_id, "logs", "lines"), LogLines, params)
 
     def follow_log(
         self, run_id: str, *, step: int | None = None, attempt: int | None = None, after: str | None = None

@@ -23,8 +23,10 @@ import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_git import Clone, RepositoryError
+from mao_shared.commit_messages import read_step_record
 from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
 from mao_shared.logs import get_logger
+from mao_shared.models.check import quarantine_branch
 from mao_shared.models.common import STORED
 from mao_shared.models.dataset import BrokenClone
 
@@ -185,7 +187,12 @@ def restore_commits(context: Context, dataset: str, clone: Clone) -> None:
     """Replay the commits that only broken clones had onto the new clone. May be repeated."""
     for path, record in awaiting_rebuild(context, dataset):
         salvaged = mao_git.salvage(
-            Path(record.path), clone, context.node, observation_key(context.node), context.sign
+            Path(record.path),
+            clone,
+            context.node,
+            observation_key(context.node),
+            context.sign,
+            beside=quarantine_branch(context.node),
         )
         log.warning("clone.put_back", dataset=dataset, commits=len(salvaged.kept), lost=salvaged.lost)
         path.with_suffix(".salvaged").write_text(
@@ -236,7 +243,7 @@ def observation_key(node: str) -> Callable[[str], str | None]:
     """Return a function that extracts this node's observation from a commit message, or None."""
 
     def key(message: str) -> str | None:
-        record = provenance.read_step_record(message)
+        record = read_step_record(message)
         if not isinstance(record, dict) or record.get("node") != node:
             return None
         if record.get("kind") == "external":

@@ -14,6 +14,7 @@ from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import dataset_names
 from mao_datamgmt.provenance import WrittenFiles
 from mao_git import Clone, ContentStream, RepositoryError
+from mao_shared.commit_messages import read_step_record
 from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Run, StepRun, format_time, is_name
 from mao_shared.states import RUN_ENDED, StepPhase
@@ -82,7 +83,7 @@ def find_steps(context: Context, run_id: str, run: Run | None) -> list[StepEvide
         record = None
         if step.snapshot is not None:
             clone = open_dataset(context, step.spec.output.name)
-            record = provenance.read_step_record(read_message(clone, step.snapshot))
+            record = read_step_record(read_message(clone, step.snapshot))
         reconstructed: dict[str, Any] = provenance.run_record(run, step, WrittenFiles(), {})["mao"]
         ended_at = max([*step.times.values(), *([run.finished_at] if run.finished_at else [])])
         evidence = StepEvidence(
@@ -111,7 +112,7 @@ def _steps_of_commits(context: Context, run_id: str) -> list[StepEvidence]:
         branches = {**clone.list_branches(remote=True), **clone.list_branches()}
         for tip in set(branches.values()):
             for commit in _find_commits(clone, tip, run_id):
-                record = provenance.read_step_record(read_message(clone, commit))
+                record = read_step_record(read_message(clone, commit))
                 if record is not None and _is_valid(record, name):
                     found.setdefault(str(record["step"]), (commit, _current_form(record)))
     oldest_first = reversed(found.values())  # the order of steps with equal times

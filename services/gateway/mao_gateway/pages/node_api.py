@@ -82,12 +82,17 @@ class NodeApi:
         self.removed_from: str | None = None
         self.problems: list[MaoError] = []
 
-    async def get(self, path: str, model: type[M], **query: Any) -> M:
+    async def get(self, path: str, model: type[M], /, **query: Any) -> M:
         """Return the record at a path. Raises what the service's problem document describes."""
         response = await self._call("GET", path, query)
         return parse_record(response, read_json(response), model)
 
-    async def listing(self, path: str, model: type[M], **query: Any) -> Listing[M]:
+    async def get_slowly(self, path: str, model: type[M], **query: Any) -> M:
+        """Return like `get` what takes long to compute, as an action's result."""
+        response = await self._call("GET", path, query, timeout=find_route(path).timeout)
+        return parse_record(response, read_json(response), model)
+
+    async def listing(self, path: str, model: type[M], /, **query: Any) -> Listing[M]:
         """Return one page of a listing; `limit` and `cursor` are given in the query."""
         response = await self._call("GET", path, query)
         return parse_record(response, read_json(response), Listing[model])  # type: ignore[valid-type]
@@ -103,15 +108,15 @@ class NodeApi:
         self.cache.put_tagged(path, response.headers.get("etag", ""), found)
         return found
 
-    async def text(self, path: str, **query: Any) -> str:
+    async def text(self, path: str, /, **query: Any) -> str:
         """Return a text, such as a part of a log."""
         response = await self._call("GET", path, query)
         if not response.is_success:
             read_json(response)
         return str(response.text)
 
-    async def send(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
-        """Change something; return the answer's JSON document. The audit log names each operation."""
+    async def send(self, method: str, path: str, /, body: Any = None, **query: Any) -> Any:
+        """Change something; return the answer's JSON document. The audit log names the operation."""
         self._scope[FORWARDED_KEY] = find_route(path).service
         response = await self._call(method, path, query, body, timeout=find_route(path).timeout)
         self.cache.forget_recent()

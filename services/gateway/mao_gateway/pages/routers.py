@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from . import catalogue, first_run, today
+from . import (
+    agreement,
+    alarms,
+    audit_log,
+    catalogue,
+    datasets,
+    federation,
+    first_run,
+    pipeline,
+    pipeline_actions,
+    pipelines,
+    public,
+    run,
+    runs,
+    today,
+)
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
@@ -10,5 +25,16 @@ PAGE_ROUTERS = [
     today.router,
     first_run.router,
     catalogue.router,
+    datasets.router,
+    runs.router,
+    run.router,
+    pipelines.router,
+    pipeline.router,
+    pipeline_actions.router,
+    agreement.router,
+    alarms.router,
+    federation.router,
+    audit_log.router,
+    public.router,
     missing_router,  # last
 ]

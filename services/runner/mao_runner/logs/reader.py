@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mao_runner.labels import StepAttempt
+from mao_runner.logs import lines
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.host.data_dir import DataDir
 from mao_shared.models import Run
+from mao_shared.models.log import LogLines
 from mao_shared.states import RUN_ENDED, StepPhase
 from mao_shared.store import Records
 
@@ -85,13 +87,38 @@ class LogReader:
         try:
             size = (await asyncio.to_thread(path.stat)).st_size
         except FileNotFoundError:
-            raise NotFound(
-                f"Run {key.run} has no log for step {key.step}, attempt {key.attempt}: "
-                "it has not run yet, or the log was removed by retention.",
-                code="log-not-found",
-                next=f"See the run: maoctl run show {key.run}",
-            ) from None
+            raise _not_found(key) from None
         return _read_range(path, size, 0 if end is None else max(0, size - end))
+
+    async def lines(self, key: StepAttempt, text: str | None, first: int | None, limit: int) -> LogLines:
+        """Return numbered lines: those with a text, or from number `first` on, or the last ones.
+
+        Raises NotFound (`log-not-found`).
+        """
+        path = self._data_dir.log(key.run, key.step, key.attempt)
+        grows = not await self._ended(key)
+        try:
+            if text:
+                found = await asyncio.to_thread(lines.search_lines, path, text, first or 1, limit)
+            else:
+                found = await asyncio.to_thread(lines.read_lines, path, first, limit)
+        except FileNotFoundError:
+            if not grows:
+                raise _not_found(key) from None
+            found = lines.LinesFound([], 0, 0, 0, 0 if text else None)
+        stored = await self._runs.get(key.run)
+        name = stored.record.steps[key.step].spec.name if stored else str(key.step)
+        return LogLines(
+            step=name,
+            index=key.step,
+            attempt=key.attempt,
+            items=found.lines,
+            total=found.total,
+            matches=found.matches,
+            size=found.size,
+            follow_from=found.open_line,
+            grows=grows,
+        )
 
     async def follow(self, key: StepAttempt, offset: int) -> AsyncIterator[LogChunk]:
         """Yield the log from `offset` on as it grows, until the step's container has ended."""
@@ -117,6 +144,15 @@ class LogReader:
             return True
         step = stored.record.steps[key.step]
         return step.attempt > key.attempt or step.phase not in LOG_GROWS
+
+
+def _not_found(key: StepAttempt) -> NotFound:
+    return NotFound(
+        f"Run {key.run} has no log for step {key.step}, attempt {key.attempt}: "
+        "it has not run yet, or the log was removed by retention.",
+        code="log-not-found",
+        next=f"See the run: maoctl run show {key.run}",
+    )
 
 
 def step_index(run: Run, step: str | None) -> int:

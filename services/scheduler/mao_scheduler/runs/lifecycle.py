@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from mao_shared.models import Failure, Fault, Run, StepRun
 from mao_shared.models.common import carry_unknown_fields
+from mao_shared.models.run import PastAttempt
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
 MAX_BACKOFF = 86400.0  # seconds
@@ -142,8 +143,13 @@ def _decide_failed(run: Run, index: int, now: datetime) -> Decision:
     if step.attempt >= step.spec.retry.attempts or _fault(step) not in step.spec.retry.on:
         phase = RunPhase.LOST if step.phase is StepPhase.LOST else RunPhase.FAILED
         return Decision(_end(run, phase, now, error=_failure(step)))
-    # The next attempt keeps nothing of the failed one but its error.
-    fresh = carry_unknown_fields(step, StepRun(spec=step.spec, phase=step.phase, attempt=step.attempt + 1))
+    past = PastAttempt(
+        attempt=step.attempt, times=step.times, exit=step.exit, log_bytes=step.log_bytes, error=step.error
+    )
+    next_attempt = StepRun(
+        spec=step.spec, phase=step.phase, attempt=step.attempt + 1, earlier=[*step.earlier, past]
+    )
+    fresh = carry_unknown_fields(step, next_attempt)
     not_before = now + timedelta(seconds=backoff(step))
     retried = fresh.move(StepPhase.PENDING, now, not_before=not_before)
     retried = retried.model_copy(update={"waiting": f"Retries after: {_failure(step).detail}"})

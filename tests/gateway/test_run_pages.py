@@ -1,0 +1,74 @@
+"""The pages of runs over fake services: another node's run, services that are away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from .conftest import Open
+
+HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e"
+BRIEF = {"id": "20260131T120000Z-p-1f3a5c7d", "trigger": "schedule", "phase": "failed", "reason": HOSTILE}
+ADDRESS = f"/ui/runs/{BRIEF['id']}?node=zurich"
+
+
+def registry(log: dict[str, Any], status: int = 200) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/federation/runs")
+    async def runs() -> Any:
+        part = {
+            "node": "zurich",
+            "pipeline": "p",
+            "present": True,
+            "runs": [BRIEF | {"snapshots": {"d": "a" * 40}}],
+        }
+        return {"items": [part], "cursor": None}
+
+    @app.get("/federation/logs")
+    async def logs() -> Any:
+        return JSONResponse(log, status)
+
+    return app
+
+
+async def test_run_elsewhere_with_its_log(open_gateway: Open) -> None:
+    log = {"id": "x", "status": "ok", "step": "crawler", "text": f"one\n{HOSTILE}\n", "cut": True}
+    async with open_gateway({"registry": registry(log)}) as client:
+        page = await client.get(ADDRESS)
+    assert page.status_code == 200
+    assert page.text.count("&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[2J\\u202e") == 2
+    assert "<script>alert" not in page.text
+    assert f'href="/ui/datasets/d/commits/{"a" * 40}"' in page.text
+    assert f"maoctl run logs {BRIEF['id']} --node zurich" in page.text
+    assert 'method="post"' not in page.text
+
+
+async def test_run_elsewhere_that_shares_no_logs(open_gateway: Open) -> None:
+    refused = {
+        "code": "logs-not-shared",
+        "detail": "It does not share.",
+        "next": "Ask its operator.",
+        "status": 403,
+    }
+    async with open_gateway({"registry": registry(refused, 403)}) as client:
+        page = await client.get(ADDRESS)
+        unknown = await client.get("/ui/runs/unknown?node=zurich")
+        unheard = await client.get(f"/ui/runs/{BRIEF['id']}?node=geneva")
+    assert page.status_code == 200
+    assert "It does not share." in page.text
+    assert "Ask its operator." in page.text
+    assert (unknown.status_code, unheard.status_code) == (404, 404)
+
+
+async def test_run_pages_while_services_are_away(open_gateway: Open) -> None:
+    async with open_gateway() as client:
+        listed = await client.get("/ui/runs")
+        shown = await client.get("/ui/runs/x")
+        elsewhere = await client.get(ADDRESS)
+    assert listed.status_code == 200
+    assert "Nothing is listed" in listed.text
+    assert (shown.status_code, elsewhere.status_code) == (503, 503)
+    assert all(answer.headers["content-type"].startswith("text/html") for answer in (shown, elsewhere))
