@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import detector, idle, lateness, overhead, peers, publish, throughput, vote, year
+from . import detector, idle, lateness, overhead, peers, publish, throughput, today, vote, year
 from .by_hand import remove_leftovers
 from .node import tool_image
 from .report import Measure, as_json, as_line, as_table, machine, past_limit
@@ -55,6 +55,7 @@ BENCHES = {
     "truth/history": Bench(made_up.measure_history, ("git",)),
     "truth/structure": Bench(structure.measure),
     "truth/lookalikes": Bench(lookalikes.measure),
+    "today": Bench(today.measure, ("etcd", "git"), engine=True),
     "year": Bench(year.measure, ("etcd", "git"), engine=True),
 }
 VAR = Path(__file__).resolve().parents[1] / "var"

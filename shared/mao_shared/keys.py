@@ -61,6 +61,7 @@ part, parts_prefix = _keys("/peers/{node}/parts/{dataset}")
 endorsement = _key("/peers/{node}/endorsements/{kind}/{name}")
 peer_node = _key("/peers/{node}/node")
 peer_runs = _key("/peers/{node}/runs/{pipeline}")
+peer_ticks, peer_ticks_prefix = _keys("/peers/{node}/ticks/{pipeline}")
 ask = _key("/peers/{node}/asks/{ask_id}")  # leased, as are answers
 answer = _key("/peers/{node}/answers/{ask_id}")
 

@@ -162,6 +162,7 @@ def test_upgrade_and_back_keeps_runs_schedules_and_ticks(
     assert [messages.count(f"MAO-Run: {run}") for run in ended] == [1, 1, 1]
 
 
+@pytest.mark.timeout(300)  # three starts of a node, and ticks that are waited for
 async def test_upgrade_history_is_run_by_neither_version_again(
     node: NativeNode, previous: Path, tmp_path: Path, tool_image: str
 ) -> None:

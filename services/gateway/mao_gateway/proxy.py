@@ -104,6 +104,7 @@ class Proxy:
         query: Mapping[str, Any] | None = None,
         body: Any = None,
         timeout: float,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Send a request of the gateway's own; `body`: a JSON document. Raises PeerUnavailable."""
         client = self._clients[service]
@@ -112,7 +113,7 @@ class Proxy:
             path,
             params=query,
             json=body,
-            headers={"Accept": "application/json"} | _request_id(),
+            headers={"Accept": "application/json"} | _request_id() | dict(headers or {}),
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
         )
         response = await self._send(service, outgoing)

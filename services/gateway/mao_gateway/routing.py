@@ -49,6 +49,7 @@ ROUTES = (
     Route("/runs/{run_id}/crate/metadata", "datamgmt", SLOW),
     Route("/runs/{run_id}/verify", "datamgmt", SLOW),
     Route("/runs", "scheduler"),
+    Route("/ticks", "scheduler"),
     Route("/runs/{rest:path}", "scheduler"),
     Route("/images/{rest:path}", "runner", SLOW),
     Route("/tools/{rest:path}", "runner", SLOW),

@@ -22,6 +22,7 @@ from mao_shared.models import (
     Run,
     RunRequest,
     Schedule,
+    TickStrip,
     Timestamp,
     Trigger,
 )
@@ -100,6 +101,14 @@ async def list_runs(
     if wanted.schedule is not None:
         wanted = replace(wanted, ticks=await scheduler.jobs.find(wanted.schedule))
     return await scheduler.runs.list(page.limit, page.cursor, wanted)
+
+
+@runs_router.get("/ticks", name="ticks.list", summary="The last ticks of this node's pipelines, as strips")
+async def list_ticks(scheduler: SchedulerDep, pipeline: PipelineFilter) -> Listing[TickStrip]:
+    """A letter for each of up to 300 ticks, the newest run, and the next time; by name of the pipeline."""
+    if pipeline is not None:
+        return Listing(items=[await scheduler.strips.one(pipeline)])
+    return Listing(items=await scheduler.strips.all())
 
 
 @runs_router.get("/runs/{id}", name="runs.get", summary="One run with its steps")

@@ -29,6 +29,7 @@ from .runs.health_monitor import HealthMonitor
 from .runs.lifecycle import is_active
 from .runs.peer_runs import RunPublisher
 from .runs.retention import RetentionPolicy, RunRetention
+from .runs.strips import TickStrips
 from .runs.stuck import StuckStepMonitor
 from .runs.turns import Turns
 from .schedules.backfill import Backfill
@@ -60,6 +61,7 @@ class Scheduler:
     enrolment_lookup: EnrolmentLookup
     backfill: Backfill
     publisher: RunPublisher
+    strips: TickStrips
     stuck: StuckStepMonitor
     health: HealthMonitor
     defragmenter: Defragmenter
@@ -117,6 +119,7 @@ def make_scheduler(
     policy = RetentionPolicy(
         settings.keep_runs, timedelta(days=settings.keep_days), timedelta(seconds=settings.settle_after)
     )
+    strips = TickStrips(node, mirror, runs, schedules, enrolments, marks, settings.late_after, clock)
     return Scheduler(
         node=node,
         store=store,
@@ -145,8 +148,19 @@ def make_scheduler(
         enrolment_lookup=lookup,
         backfill=Backfill(node, jobs, mirror, runs, history, lookup, clock),
         publisher=RunPublisher(
-            node, mirror, runs, schedules, enrolments, marks, federation, clock, conditions, unreadable
+            node,
+            mirror,
+            runs,
+            schedules,
+            enrolments,
+            marks,
+            federation,
+            clock,
+            conditions,
+            unreadable,
+            strips,
         ),
+        strips=strips,
         stuck=StuckStepMonitor(mirror, conditions, clock, settings.stuck_after),
         health=health,
         defragmenter=Defragmenter(store, timer.next_due, clock, conditions),

@@ -50,6 +50,8 @@ from .federation import (
     PeerNode,
     PeerRuns,
     RunBrief,
+    TickException,
+    TickStrip,
 )
 from .node import Member, Signer
 from .pipeline import Fault, NameOrTitle, Overlap, Pipeline, PipelineInit, Retry, Step
@@ -161,7 +163,9 @@ __all__ = [
     "Signer",
     "Step",
     "StepRun",
+    "TickException",
     "TickMark",
+    "TickStrip",
     "Timestamp",
     "Tool",
     "Trigger",

@@ -270,14 +270,16 @@ class TickStrip(Record):
 
     `marks`: a letter a tick, oldest first: s succeeded, L late, f failed, m missed, l lost, x cancelled,
     r running, w waiting, q quarantined; other letters are of newer versions. Runs by hand count as ticks.
-    `first`: time of the first mark. `exceptions`: the newest of the marks other than s. `last`: the newest
-    run. `schedules`: cron strings with their zones.
+    `first`: time of the first mark. `recent`: how many of the newest marks are of the 24 hours before
+    `updated_at`. `exceptions`: the newest of the marks other than s. `last`: the newest run. `schedules`:
+    cron strings with their zones.
     """
 
     node: NodeName
     pipeline: Name
     marks: str = Field(default="", max_length=MAX_TICKS, pattern=r"^[A-Za-z?]*$")
     first: Timestamp | None = None
+    recent: int = Field(default=0, ge=0, le=MAX_TICKS)
     exceptions: list[TickException] = Field(default_factory=list, max_length=MAX_TICKS)
     last: RunBrief | None = None
     next_tick: Timestamp | None = None

@@ -126,6 +126,20 @@ async def past_runs_since(records: RunRecords, since: datetime) -> AsyncGenerato
                 yield item.found
 
 
+async def past_runs_of(records: RunRecords, pipeline: str, limit: int) -> list[IndexedRun]:
+    """Return the newest past runs of a pipeline, newest first, from the index."""
+    query = RunQuery(pipeline=pipeline)
+    revision, _ = await _begin(records, None, query)
+    found: list[IndexedRun] = []
+    async with aclosing(_merged(await _indexes(records, revision, _NEWEST, query))) as items:
+        async for item in items:
+            if isinstance(item.found, IndexedRun):
+                found.append(item.found)
+            if len(found) == limit:
+                break
+    return found
+
+
 async def _begin(records: RunRecords, cursor: str | None, query: RunQuery) -> tuple[int, str]:
     """Return the revision to read at, and the id right before the first item."""
     if cursor is not None:

@@ -221,7 +221,7 @@ async def test_killed_at_each_write_every_change_is_told_once(
         assert sent == EXPECTED
     alarms = await Records(node.store, keys.alarms_prefix(NODE), Alarm).all()
     assert [stored.record.id for stored in alarms] == ["r1.run-failed"]
-    assert marks > 5
+    assert marks > 3  # how many writes there are depends on what is written together
 
 
 async def test_killed_never_each_change_is_told_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,11 +40,15 @@ async def acknowledge(manager: TheManager, alarm_id: AlarmId, body: AcknowledgeB
 
 
 @router.get("/series", name="series.list", summary="List the control metrics with their newest points")
-async def list_series(manager: TheManager) -> Listing[Series]:
+async def list_series(
+    manager: TheManager,
+    points: Annotated[int, Query(ge=1, le=100, description="How many of the newest points")] = 1,
+) -> Listing[Series]:
     page = await manager.series.page()
     return Listing(
         items=[
-            stored.record.model_copy(update={"points": stored.record.points[-1:]}) for stored in page.items
+            stored.record.model_copy(update={"points": stored.record.points[-points:]})
+            for stored in page.items
         ],
         unreadable=unreadable_items(page.unreadable),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ class Clock:
     now: datetime
     zone: ZoneInfo
 
+    @property
+    def is_utc(self) -> bool:
+        return self.zone.key in ("UTC", "Etc/UTC")
+
     def when(self, moment: datetime | None, *, prefix: str = "") -> Markup:
         """Return how long ago a moment was, with the full time as title; a dash for None."""
         if moment is None:
@@ -35,8 +40,12 @@ class Clock:
         """Return the time of a moment with its zone, and the day unless it is today; a dash for None."""
         if moment is None:
             return escape(NONE)
+        return self._time(moment, self.moment(moment))
+
+    def moment(self, moment: datetime) -> str:
+        """Return day, time and zone as text, for labels."""
         local = moment.astimezone(self.zone)
-        return self._time(moment, f"{self.day(moment)} {local:%H:%M} {local:%Z}".strip())
+        return f"{self.day(moment)} {local:%H:%M} {local:%Z}".strip()
 
     def day(self, moment: datetime) -> str:
         """Return the day of a moment, without the year if it is this one; empty for today."""
@@ -46,11 +55,16 @@ class Clock:
         near = abs(local.date() - now.date()) < timedelta(days=300)
         return f"{local:%a} {local.day} {local:%b}" + ("" if near else f" {local:%Y}")
 
+    def date(self, moment: datetime) -> str:
+        """Return the weekday and date of a moment."""
+        local = moment.astimezone(self.zone)
+        return f"{local:%A} {local.day} {local:%B %Y}"
+
     def full(self, moment: datetime) -> str:
         """Return the full time, in the page's zone and in UTC."""
         local, utc = moment.astimezone(self.zone), moment.astimezone(UTC)
         text = f"{local:%a} {local.day} {local:%b %Y, %H:%M:%S} {local:%Z}"
-        return text if self.zone.key == "UTC" else f"{text} ({utc:%H:%M:%S} UTC)"
+        return text if self.is_utc else f"{text} ({utc:%H:%M:%S} UTC)"
 
     def _time(self, moment: datetime, text: str) -> Markup:
         return Markup('<time datetime="{}" title="{}">{}</time>').format(
@@ -120,6 +134,8 @@ def number(value: float | None) -> str:
     """Return a number with groups of three digits, and four significant ones after a point."""
     if value is None:
         return NONE
+    if not math.isfinite(value):
+        return str(value)
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}".replace(",", _THIN)
     text = f"{value:.4g}"

@@ -69,7 +69,7 @@ async def read_form(request: Request) -> dict[str, str]:
 def back_to(target: str, word: str | None = None) -> RedirectResponse:
     """Redirect to a page of this gateway, with a message."""
     parts = urlsplit(target)
-    if parts.scheme or parts.netloc or not target.startswith("/") or target.startswith("//"):
+    if parts.scheme or parts.netloc or not target.startswith("/") or target.startswith(("//", "/\\")):
         raise InvalidInput(f"{target!r} is no page of this node.", next="Open / for the dashboard.")
     if word is not None:
         query = [pair for pair in parse_qsl(parts.query) if pair[0] != "m"]

@@ -72,8 +72,9 @@ def strip(
     label: str,
     describe: Callable[[int], tuple[str, str | None]],
     describe_good: Callable[[int, int], str],
+    places: int = 1,
 ) -> Markup:
-    """Return a strip of ticks, the newest at the right.
+    """Return a strip of ticks, the newest at the right of at least `places` places.
 
     Args:
         marks: a letter a tick (`MARKS`, or `s`).
@@ -81,26 +82,30 @@ def strip(
         describe: index of an exception → what happened, and the address of its run.
         describe_good: first and last index of a run of good ticks → what is said of them.
     """
-    width = max(1, len(marks)) * WIDTH
+    before = max(0, places - len(marks))
+    width = (before + len(marks)) * WIDTH
     parts = [Markup('<path class="t-base" d="M0 22.5h{}"/>').format(width - 2)]
     at = 0
     for letter, group in groupby(marks):
         count = len(list(group))
         if letter == "s":
             path = Markup('<g><title>{}</title><path class="t-ok" d="M{} 16.5h{}"/></g>')
-            parts.append(path.format(describe_good(at, at + count - 1), at * WIDTH, count * WIDTH))
+            good = describe_good(at, at + count - 1)
+            parts.append(path.format(good, (before + at) * WIDTH, count * WIDTH))
         else:
-            parts.extend(_exception(index, letter, *describe(index)) for index in range(at, at + count))
+            parts.extend(
+                _exception(before + index, letter, *describe(index)) for index in range(at, at + count)
+            )
         at += count
     return Markup(
         '<svg class="strip" role="group" aria-label="{}" viewBox="0 0 {} 24" width="{}" height="24">{}</svg>'
     ).format(label, width, width, Markup("").join(parts))
 
 
-def _exception(index: int, letter: str, text: str, href: str | None) -> Markup:
+def _exception(place: int, letter: str, text: str, href: str | None) -> Markup:
     text = harmless_line(text)
     use = Markup('<title>{}</title><use href="#t-{}" x="{}"/>').format(
-        text, MARKS.get(letter, "unknown"), index * WIDTH
+        text, MARKS.get(letter, "unknown"), place * WIDTH
     )
     if href is None:
         return Markup("<g>{}</g>").format(use)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -29,6 +31,40 @@ def path_of(*parts: str) -> str:
     return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Tagged:
+    """An answer that is valid as long as its ETag."""
+
+    tag: str
+    found: Any
+
+
+class AnswerCache:
+    """Answers that several requests share: by ETag, and for a short time."""
+
+    def __init__(self) -> None:
+        self._tagged: dict[str, _Tagged] = {}
+        self._recent: dict[str, tuple[float, Any]] = {}
+
+    def tagged(self, path: str) -> _Tagged | None:
+        return self._tagged.get(path)
+
+    def put_tagged(self, path: str, tag: str, found: Any) -> None:
+        self._tagged[path] = _Tagged(tag, found)
+
+    async def recent(self, name: str, seconds: float, read: Callable[[], Awaitable[T]]) -> T:
+        """Return what `read` returned at most so many seconds ago, or read again."""
+        at, found = self._recent.get(name, (0.0, None))
+        if not at or monotonic() - at > seconds:
+            found = await read()
+            self._recent[name] = monotonic(), found
+        return found  # type: ignore[no-any-return]
+
+    def forget_recent(self) -> None:
+        """Read everything again, since something has been changed."""
+        self._recent.clear()
+
+
 class NodeApi:
     """The node's API as one request sees it.
 
@@ -36,9 +72,10 @@ class NodeApi:
     parts that a page can do without.
     """
 
-    def __init__(self, proxy: Proxy, scope: Scope) -> None:
+    def __init__(self, proxy: Proxy, scope: Scope, cache: AnswerCache) -> None:
         self._proxy = proxy
         self._scope = scope
+        self.cache = cache
         self.as_of: datetime | None = None
         self.removed_from: str | None = None
         self.problems: list[MaoError] = []
@@ -53,6 +90,17 @@ class NodeApi:
         response = await self._call("GET", path, query)
         return parse_record(response, read_json(response), Listing[model])  # type: ignore[valid-type]
 
+    async def tagged_listing(self, path: str, model: type[M]) -> Listing[M]:
+        """Return a whole listing whose service answers 304 while it has not changed; it is parsed once."""
+        known = self.cache.tagged(path)
+        headers = {} if known is None else {"If-None-Match": known.tag}
+        response = await self._call("GET", path, {}, headers=headers)
+        if known is not None and response.status_code == 304:
+            return known.found  # type: ignore[no-any-return]
+        found = parse_record(response, read_json(response), Listing[model])  # type: ignore[valid-type]
+        self.cache.put_tagged(path, response.headers.get("etag", ""), found)
+        return found
+
     async def text(self, path: str, /, **query: Any) -> str:
         """Return a text, such as a part of a log."""
         response = await self._call("GET", path, query)
@@ -64,6 +112,7 @@ class NodeApi:
         """Change something; return the answer's JSON document. The audit log names the operation."""
         self._scope[FORWARDED_KEY] = find_route(path).service
         response = await self._call(method, path, query, body, timeout=find_route(path).timeout)
+        self.cache.forget_recent()
         self._scope[OPERATION_KEY] = read_operation(response.headers)
         return read_json(response)
 
@@ -84,10 +133,13 @@ class NodeApi:
         query: dict[str, Any],
         body: Any = None,
         timeout: float = TIMEOUT_SECONDS,
+        headers: Mapping[str, str] | None = None,
     ) -> Any:
         sent = {name: value for name, value in query.items() if value is not None}
         service = find_route(path).service
-        response = await self._proxy.call(service, method, path, query=sent, body=body, timeout=timeout)
+        response = await self._proxy.call(
+            service, method, path, query=sent, body=body, timeout=timeout, headers=headers
+        )
         if (moment := parse_as_of(response.headers.get(AS_OF_HEADER))) is not None:
             self.as_of = moment if self.as_of is None else min(self.as_of, moment)
             self.removed_from = response.headers.get(REMOVED_HEADER) or self.removed_from

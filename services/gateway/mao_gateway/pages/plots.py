@@ -16,7 +16,7 @@ from .formats import number
 
 @dataclass(frozen=True, slots=True)
 class PlotPoint:
-    """A value of a series; `value` None: a gap. `expected` ± `band` is what was expected, if known.
+    """A value of a series; None and values that are not finite are gaps. `expected` ± `band`, if known.
 
     `mark`: `bad` or `warn` for a point with an alarm. `label`: what the point is, as text.
     """
@@ -27,6 +27,12 @@ class PlotPoint:
     mark: str | None = None
     label: str = ""
     href: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.value is not None and not math.isfinite(self.value):
+            object.__setattr__(self, "value", None)
+        if not (math.isfinite(self.expected or 0) and math.isfinite(self.band or 0)):
+            object.__setattr__(self, "expected", None)
 
 
 def value_range(points: Sequence[PlotPoint]) -> tuple[float, float]:

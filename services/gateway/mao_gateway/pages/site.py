@@ -30,7 +30,7 @@ from mao_shared.text import harmless_line
 
 from . import formats, marks
 from .forms import Message, Messages
-from .node_api import NodeApi, path_of
+from .node_api import AnswerCache, NodeApi, path_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -106,7 +106,7 @@ class Page:
     def __init__(self, request: Request, gateway: Gateway, zone: ZoneInfo) -> None:
         self.request = request
         self.gateway = gateway
-        self.api = NodeApi(gateway.proxy, request.scope)
+        self.api = NodeApi(gateway.proxy, request.scope, _answers_of(request))
         self.clock = formats.Clock(datetime.now(UTC), zone)
         self.message: Message | None = messages.find(request.query_params.get("m"))
         self._frame = asyncio.create_task(self._read_frame())  # while the handler reads its own parts
@@ -114,6 +114,10 @@ class Page:
     @property
     def node(self) -> str:
         return self.gateway.node
+
+    @property
+    def node_zone_is_utc(self) -> bool:
+        return formats.Clock(self.clock.now, formats.node_zone()).is_utc
 
     async def alarms(self) -> list[Alarm]:
         """Return the open alarms, newest first."""
@@ -152,6 +156,15 @@ class Page:
         """Wait for what a page that was not rendered has begun."""
         self._frame.cancel()
         await asyncio.gather(self._frame, return_exceptions=True)
+
+
+def _answers_of(request: Request) -> AnswerCache:
+    """Return the answers that the pages of this app share."""
+    state = request.app.state
+    if not hasattr(state, "page_answers"):
+        state.page_answers = AnswerCache()
+    answers: AnswerCache = state.page_answers
+    return answers
 
 
 def zone_of(request: Request) -> ZoneInfo:

@@ -36,6 +36,7 @@ from mao_shared.models import (
     Pipeline,
     Record,
     RunBrief,
+    TickStrip,
     format_time,
     is_name,
 )
@@ -50,6 +51,7 @@ LATE_AFTER = timedelta(minutes=2)  # since a node's next tick
 MAX_RECORD_BYTES = 256 << 10  # larger records of other nodes are ignored
 MAX_NODES = 1000
 MAX_SCHEDULES = 1000  # read to find this node's next tick
+MAX_STRIPS = 1000  # of one node
 CONCURRENT_READS = 20
 MAX_OWN_RUNS = 300  # read if this node publishes none
 R = TypeVar("R", bound=Record)
@@ -88,6 +90,7 @@ class PeerQueries:
         self.scheduler = scheduler
         self.agreements = agreements
         self.clock = clock
+        self._strips: dict[tuple[str, int], TickStrip | None] = {}  # by key and revision
 
     async def nodes(self) -> list[NodePart]:
         """Return all nodes that are present, belong to the federation, or are listed by a dataset."""
@@ -142,6 +145,29 @@ class PeerQueries:
             raise not_found("pipeline", pipeline)
         members = await self._members()
         return [row for stored in pipelines for row in await self._query_runs(stored.record, members)]
+
+    async def ticks(self) -> list[TickStrip]:
+        """Return the strips that other nodes have published, by pipeline and node.
+
+        Only those that have changed since the last call are parsed.
+        """
+        members = await self._members()
+        listed = {node for stored in await self.repositories.datasets.all() for node in stored.record.nodes}
+        names = sorted(name for name in {*members, *listed} if is_name(name))[:MAX_NODES]
+        parsed: dict[tuple[str, int], TickStrip | None] = {}
+        for node in names:
+            if node == self.repositories.node:
+                continue
+            prefix = keys.peer_ticks_prefix(node)
+            page = await self.repositories.federation.list(prefix, limit=MAX_STRIPS)
+            for entry in page.entries:
+                place = (entry.key, entry.revision)
+                strip = self._strips.get(place) or _parse(entry, TickStrip)
+                own = strip is not None and entry.key == keys.peer_ticks(strip.node, strip.pipeline)
+                parsed[place] = strip if own else None
+        self._strips = parsed
+        found = (strip for strip in parsed.values() if strip is not None)
+        return sorted(found, key=lambda strip: (strip.pipeline, strip.node))
 
     async def _query_runs(self, pipeline: Pipeline, members: dict[str, Member]) -> list[NodeRuns]:
         datasets = [

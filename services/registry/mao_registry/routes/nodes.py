@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import hashlib
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from mao_registry.store_identity import StoreIdentity
-from mao_shared.models import Listing, LogAnswer, Member, Name, NameOrTitle, NodeName, NodePart, NodeRuns
+from mao_shared.models import (
+    Listing,
+    LogAnswer,
+    Member,
+    Name,
+    NameOrTitle,
+    NodeName,
+    NodePart,
+    NodeRuns,
+    TickStrip,
+)
 from mao_shared.models.common import Removed
 from mao_shared.web.dependencies import Paging
 
@@ -63,6 +74,25 @@ async def show_node(registry: RegistryDep, name: NodeInPath) -> NodePart:
 )
 async def list_runs(registry: RegistryDep, pipeline: QueriedPipeline) -> Listing[NodeRuns]:
     return Listing(items=await registry.queries.runs(pipeline))
+
+
+@peers_router.get(
+    "/ticks",
+    name="federation.ticks",
+    summary="The last ticks of the other nodes' pipelines, as strips",
+    response_model=Listing[TickStrip],
+)
+async def list_ticks(registry: RegistryDep, request: Request, response: Response) -> Any:
+    """As they have published them. Answers 304 to If-None-Match while nothing has changed."""
+    strips = await registry.queries.ticks()
+    digest = hashlib.sha256()
+    for strip in strips:
+        digest.update(f"{strip.node} {strip.pipeline} {strip.updated_at.timestamp()}\n".encode())
+    tag = f'"{digest.hexdigest()[:32]}"'
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers={"ETag": tag})
+    response.headers["ETag"] = tag
+    return Listing(items=strips)
 
 
 @peers_router.get("/logs", name="federation.logs", summary="The end of a log of another node's run")

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
-from datetime import datetime
 
-from mao_scheduler.schedules.due import schedule_cron
+from mao_scheduler.schedules.due import next_tick
 from mao_scheduler.schedules.marks import TickMarks
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.errors import InvalidInput
 from mao_shared.federation import FederationStore
-from mao_shared.models import Enrolment, PeerRuns, Run, RunBrief, Schedule
+from mao_shared.models import Enrolment, PeerRuns, Run, RunBrief, Schedule, TickStrip
 from mao_shared.models.federation import KEPT_BRIEFS
 from mao_shared.reconcile import Backoff, Guard, Mirror, every
 from mao_shared.runs.listing import list_newest
@@ -27,24 +24,13 @@ from mao_shared.runs.records import RunRecords
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Unreadable
 
+from .strips import TickStrips
+
 BATCH_DELAY = 1.0  # seconds in which changes are collected before they are written
 MAX_RETRY_DELAY = 30.0  # seconds between attempts while the federation does not answer
 RUNS_AT_START = 300  # newest runs read at the start
 LOOKUPS_PER_SLICE = 50  # runs looked up before other tasks run
 MAX_SCHEDULES = 100  # of one pipeline that are considered for its next tick
-
-
-def next_tick(schedules: Iterable[Schedule], marks: TickMarks, now: datetime) -> datetime | None:
-    """Return the first undecided tick; it is in the past while the timer lags."""
-    ticks = []
-    for schedule in schedules:
-        if schedule.paused:
-            continue
-        try:
-            ticks.append(schedule_cron(schedule).next(marks.get(schedule.id) or now))
-        except InvalidInput:  # a zone unknown to this machine; the job shows the error
-            continue
-    return min((tick for tick in ticks if tick is not None), default=None)
 
 
 class RecentRuns:
@@ -99,6 +85,7 @@ class RunPublisher:
         clock: Clock,
         conditions: Conditions | None = None,
         unreadable: Unreadable | None = None,
+        strips: TickStrips | None = None,
     ) -> None:
         self._conditions = conditions
         self._guard = Guard("publishing", conditions)
@@ -111,6 +98,8 @@ class RunPublisher:
         self._federation = federation
         self._clock = clock
         self._published = Records(federation, f"{keys.peer_root(node)}runs/", PeerRuns, unreadable)
+        self._strips = strips
+        self._published_strips = Records(federation, keys.peer_ticks_prefix(node), TickStrip, unreadable)
         self._briefs = RecentRuns()
         self._loaded = False
         self._changed: set[str] = set()  # runs
@@ -215,6 +204,7 @@ class RunPublisher:
         existing = await self._published.store.get(self._published.prefix + pipeline)
         if enrolment is None:
             if existing is not None:
+                await self._published_strips.delete(pipeline)
                 await self._published.delete(pipeline, existing.revision)
             return
         now = self._clock.now()
@@ -225,7 +215,7 @@ class RunPublisher:
             pipeline=pipeline,
             pipeline_revision=enrolment.record.pipeline_revision,
             runs=self._briefs.of(pipeline),
-            next_tick=next_tick(own, self._marks, now),
+            next_tick=next_tick(own, self._marks.get, now),
             updated_at=now,
         )
         if existing is None:
@@ -234,3 +224,12 @@ class RunPublisher:
             written = await self._published.replace(pipeline, record, existing.revision)
         if written is None:  # an earlier process of this node, which is about to end, has written it
             self._pipeline_changed(pipeline)
+        elif self._strips is not None:
+            await self._publish_strip(pipeline, await self._strips.one(pipeline))
+
+    async def _publish_strip(self, pipeline: str, strip: TickStrip) -> None:
+        entry = await self._federation.get(keys.peer_ticks(self._node, pipeline))
+        if entry is None:
+            await self._published_strips.create(pipeline, strip)
+        else:
+            await self._published_strips.replace(pipeline, strip, entry.revision)

@@ -7,6 +7,7 @@ Other reasons to miss a tick are found when its run is created (`not-enrolled`: 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -53,6 +54,24 @@ class DueTicks:
 def schedule_cron(schedule: Schedule) -> Cron:
     """Parse the schedule's cron string. Raises InvalidInput if this machine does not know its zone."""
     return parse_cron(schedule.cron, schedule.timezone, seconds=schedule.seconds)
+
+
+def next_tick(
+    schedules: Iterable[Schedule], decided_until: Callable[[str], datetime | None], now: datetime
+) -> datetime | None:
+    """Return the first undecided tick; it is in the past while the timer lags.
+
+    `decided_until`: id of a schedule → its mark.
+    """
+    ticks = []
+    for schedule in schedules:
+        if schedule.paused:
+            continue
+        try:
+            ticks.append(schedule_cron(schedule).next(decided_until(schedule.id) or now))
+        except InvalidInput:  # a zone unknown to this machine; the job shows the error
+            continue
+    return min((tick for tick in ticks if tick is not None), default=None)
 
 
 def is_tick(schedule: Schedule, moment: datetime) -> bool:
