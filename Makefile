@@ -57,6 +57,11 @@ bench: ## speed, memory and accuracy beside what they are compared to
 	@$(MACHINE) venv engine etcd git-lfs tool-images >/dev/null
 	./dev python -m bench
 
+.PHONY: docs
+docs: ## the documentation as a site in var/docs/site, with the reference generated from the code
+	@$(MACHINE) venv
+	./dev python scripts/docs_site.py var/docs
+
 .PHONY: format
 format: ## let ruff rewrite what it can
 	./dev ruff check --fix --quiet $(SOURCES)

@@ -1,6 +1,6 @@
 """Run benchmarks and check their limits: `python -m bench [NAME…] [--json] [--quick] [--alone]`.
 
-`truth` runs all of `truth/figure7`, `truth/flight` and so on.
+`truth` runs all of `truth/figure7`, `truth/flight` and so on, but for `truth/repeated`, which takes long.
 Exit code 1 if a figure exceeds its limit or a benchmark failed, 2 if a program is missing, 0 otherwise.
 """
 
@@ -21,18 +21,33 @@ from . import detector, idle, lateness, overhead, peers, publish, throughput, to
 from .by_hand import remove_leftovers
 from .node import tool_image
 from .report import Measure, as_json, as_line, as_table, machine, past_limit
-from .truth import cost, families, figure7, flight, lookalikes, made_up, measured, published, structure
+from .truth import (
+    cost,
+    families,
+    figure7,
+    flight,
+    lookalikes,
+    made_up,
+    measured,
+    published,
+    repeated,
+    structure,
+)
 from .truth.peers import ALONE
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A benchmark. `programs`: required on PATH; `engine`: runs tools; `peers`: runs other programs."""
+    """A benchmark. `programs`: required on PATH; `engine`: runs tools; `peers`: runs other programs.
+
+    `is_long`: runs only if its own name is given.
+    """
 
     measure: Callable[..., list[Measure]]
     programs: tuple[str, ...] = ()
     engine: bool = False
     peers: bool = False
+    is_long: bool = False
 
 
 BENCHES = {
@@ -56,6 +71,7 @@ BENCHES = {
     "truth/structure": Bench(structure.measure),
     "truth/lookalikes": Bench(lookalikes.measure),
     "today": Bench(today.measure, ("etcd", "git"), engine=True),
+    "truth/repeated": Bench(repeated.measure, ("git",), is_long=True),
     "year": Bench(year.measure, ("etcd", "git"), engine=True),
 }
 VAR = Path(__file__).resolve().parents[1] / "var"
@@ -72,7 +88,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if unknown := set(chosen.names) - set(BENCHES) - groups:
         parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; choose from {', '.join(BENCHES)}")
     chosen.names = [
-        name for name in BENCHES if not chosen.names or {name, name.partition("/")[0]} & set(chosen.names)
+        name
+        for name, bench in BENCHES.items()
+        if name in chosen.names
+        or not (bench.is_long or (chosen.names and name.partition("/")[0] not in chosen.names))
     ]
     return chosen
 

@@ -142,10 +142,10 @@ def _prepare(
 def _publish(context: Context, run: Run, workspace: Workspace) -> None:
     """Do the data manager's work between the tool's exit and `succeeded`, without writes to etcd."""
     step = run.steps[0]
-    commit = commit_output(context, run, step, workspace)
-    if commit is None:
+    made = commit_output(context, run, step, workspace, {})
+    if made is None:
         raise RuntimeError("nothing was published")
-    published = push_output(context, run, step, commit, promote=True)
+    published = push_output(context, run, step, made.commit, promote=True)
     if published.failure is not None:
         raise published.failure
     retain(context.data, step.spec.output.name, workspace)

@@ -18,11 +18,11 @@ compile() { # OUTPUT INPUT...: no index address and no path of this machine gets
 
 compile requirements.lock requirements.in "$@"
 compile tests/support/evidence.lock tests/support/evidence.in
-echo ./shared | compile shared/requirements.lock - --constraint requirements.lock
+echo './shared[traces]' | compile shared/requirements.lock - --constraint requirements.lock
 printf './shared\n./cli\n' | compile cli/requirements.lock - --constraint requirements.lock
 for service in registry runner datamgmt scheduler gateway; do
-    own_parts=./shared
-    [ "$service" != datamgmt ] || own_parts=$'./shared\n./git\n./vote'
+    own_parts='./shared[traces]'
+    [ "$service" != datamgmt ] || own_parts=$'./shared[traces]\n./git\n./vote'
     printf '%s\n./services/%s\n' "$own_parts" "$service" |
         compile "services/$service/requirements.lock" - --constraint requirements.lock
 done

@@ -14,6 +14,7 @@ from .sets import ABSENT, Found, Score, TruthSet, decide, score
 from .simple import clear_plurality, median, plurality
 
 MAX_FIELDS = 10  # described one by one
+WITHOUT_HISTORY = "no history"
 BEFORE = 3
 """The version of the voting rules that 'before' stands for."""
 
@@ -33,23 +34,15 @@ def compare_one(observed: TruthSet, folder: Path, published: Mapping[str, Score]
     Its limit: not below the floors but for chance (three standard errors). Of plurality, the limit counts
     what it decides, and the goal also what it guesses where values tie, which the vote may leave open.
     """
-    claims = [part.claims for part in observed.scored]
     found = decide(observed, folder)
     ours = score(observed, found)
     others = {}
     if ALONE not in os.environ:
         others[f"rules {BEFORE}"] = score(observed, decide(observed, folder, rules=BEFORE))
-    others |= {
-        "plurality": score(observed, [plurality(part) for part in claims]),
-        "median": score(observed, [median(part, observed.words) for part in claims]),
-        **published,
-    }
-    floors = {name: others[name] for name in observed.floors}
-    if observed.definition.history != "NONE":
-        plain = observed.definition.model_copy(update={"history": "NONE"})
-        floors["no history"] = score(observed, decide(replace(observed, definition=plain), folder))
-        others["no history"] = floors["no history"]
-    decided = score(observed, [clear_plurality(part) for part in claims])
+    simple = simple_scores(observed, folder)
+    others |= {**simple, **published}
+    floors = floors_of(observed, simple)
+    decided = score(observed, [clear_plurality(part.claims) for part in observed.scored])
     limit = at_least(ours, (floors | {"plurality": decided} if "plurality" in floors else floors).values())
     return Measure(
         name=f"truth, {observed.name}",
@@ -62,6 +55,24 @@ def compare_one(observed: TruthSet, folder: Path, published: Mapping[str, Score]
         is_lower_bound=True,
         note=describe(observed, ours, found),
     )
+
+
+def simple_scores(observed: TruthSet, folder: Path) -> dict[str, Score]:
+    """Score plurality, the median, and where the definition has a history, the vote without it."""
+    claims = [part.claims for part in observed.scored]
+    found = {
+        "plurality": score(observed, [plurality(part) for part in claims]),
+        "median": score(observed, [median(part, observed.words) for part in claims]),
+    }
+    if observed.definition.history != "NONE":
+        plain = observed.definition.model_copy(update={"history": "NONE"})
+        found[WITHOUT_HISTORY] = score(observed, decide(replace(observed, definition=plain), folder))
+    return found
+
+
+def floors_of(observed: TruthSet, simple: Mapping[str, Score]) -> dict[str, Score]:
+    """Return the scores that the vote must equal."""
+    return {name: found for name, found in simple.items() if name in (*observed.floors, WITHOUT_HISTORY)}
 
 
 def at_least(ours: Score, floors: Iterable[Score]) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from .compare import compare
 from .sets import Cell, IsRight, Observed, TruthSet, read_csv, write_rows
 
 SEED = 20261130
+_DRAW: ContextVar[int] = ContextVar("draw", default=0)
 KEY = "name"
 ROWS = 300
 COPIERS = (((5,), 0.3, 0.5), ((6, 4, 3), 0.25, 0.6), ((6, 4, 3), 0.25, 1.0))
@@ -30,15 +33,24 @@ read_table = partial(read_csv, key=KEY)
 def measure(folder: Path, *, quick: bool) -> list[Measure]:
     """Score the vote on every kind of table. `quick`: with fewer records."""
     rows = ROWS // 3 if quick else ROWS
+    return compare(tables(rows), folder)
+
+
+def tables(rows: int) -> list[TruthSet]:
+    """Return a set of each kind of table."""
     kinds = (sparse_nodes, liars, near_zero, faulty_nodes, uneven_nodes, colluding_nodes, copiers)
-    return compare([observed for kind in kinds for observed in kind(rows)], folder)
+    return [observed for kind in kinds for observed in kind(rows)]
 
 
 def measure_history(folder: Path, *, quick: bool) -> list[Measure]:
     """Score rounds of a repository from the second on, with and without history."""
-    rows = ROWS // 10 if quick else ROWS // 3
+    return compare(sequences(ROWS // 10 if quick else ROWS // 3), folder)
+
+
+def sequences(rows: int) -> list[TruthSet]:
+    """Return rounds of a repository, each set without and with history."""
     kinds = (liars_with_history, uneven_with_history, newcomer)
-    return compare([observed for kind in kinds for observed in kind(rows)], folder)
+    return [observed for kind in kinds for observed in kind(rows)]
 
 
 def sparse_nodes(rows: int) -> list[TruthSet]:
@@ -235,7 +247,18 @@ def in_sequence(name: str, rounds: Sequence[Observed], **about: Any) -> list[Tru
 
 def rng_of(*about: object) -> random.Random:
     """Return the random numbers of a set, which do not depend on the sets before."""
-    return random.Random(f"{SEED} {about}")
+    draw = _DRAW.get()
+    return random.Random(f"{SEED} {about}" if not draw else f"{SEED} {draw} {about}")
+
+
+@contextmanager
+def draw_again(number: int) -> Iterator[None]:
+    """Let `rng_of` return other random numbers, for the same sets drawn anew; 0: those of all other runs."""
+    token = _DRAW.set(number)
+    try:
+        yield
+    finally:
+        _DRAW.reset(token)
 
 
 def observe_round(truth: Mapping[Cell, str], observe: Observe, nodes: Sequence[str] = NODES) -> Observed:

@@ -35,8 +35,12 @@ EXACT: dict[str, tuple[Draw, Near]] = {
 
 def measure(folder: Path, *, quick: bool) -> list[Measure]:
     """Score the vote on every kind of column. `quick`: with fewer records."""
-    rows = ROWS // 3 if quick else ROWS
-    return compare([*exact_columns(rows), *noises(rows)], folder)
+    return compare(columns(ROWS // 3 if quick else ROWS), folder)
+
+
+def columns(rows: int) -> list[TruthSet]:
+    """Return a set of each kind of column."""
+    return [*exact_columns(rows), *noises(rows)]
 
 
 def exact_columns(rows: int) -> list[TruthSet]:

@@ -25,8 +25,12 @@ Edit = Callable[[str, list[Entry], random.Random], list[Entry]]
 
 def measure(folder: Path, *, quick: bool) -> list[Measure]:
     """Score the vote on structured files. `quick`: fewer files of each kind."""
-    files = 3 if quick else 15
-    return compare([*lists(files), *objects(files), *keys(files), *rows(files), *logs(files)], folder)
+    return compare(structures(3 if quick else 15), folder)
+
+
+def structures(files: int) -> list[TruthSet]:
+    """Return a set of each kind of structured file."""
+    return [*lists(files), *objects(files), *keys(files), *rows(files), *logs(files)]
 
 
 def lists(files: int) -> list[TruthSet]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -195,6 +196,90 @@ def with_metrics(steps: list[dict[str, Any]], metrics: Iterable[str]) -> list[di
             )
         found[name].append(fields)
     return [{**step, "metrics": asked} if (asked := found[step["tool"]]) else step for step in steps]
+
+
+# `--check`: a data check of a step as one argument
+
+CHECK_METAVAR = "STEP:NAME=CONDITION[:REACTION]"
+CHECK_HELP = (
+    "A check of a step's output before it is published; CONDITION: FILE (is present), "
+    "FILE:columns:NAME=TYPE,…, [FILE:]rows:100..5000, [FILE:]rows-change:-10%..+500, FILE:schema:SCHEMA_FILE "
+    "or metric:METRIC; REACTION: warn, quarantine or block [default: warn]. May be repeated."
+)
+_REACTIONS = ("warn", "quarantine", "block")
+
+
+def parse_check(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the step's name and the fields of a Check; reads the file of a schema. Raises BadParameter."""
+    target, equals, condition = text.partition("=")
+    step, colon, name = target.partition(":")
+    before, _, last = condition.rpartition(":")
+    reaction, condition = (last, before) if last in _REACTIONS else (None, condition)
+    if not (equals and colon and step and name and condition):
+        raise _invalid_check(text)
+    fields = _check_condition(text, condition)
+    return step, {"name": name, **fields} | ({"on_failure": reaction} if reaction else {})
+
+
+def _check_condition(text: str, condition: str) -> dict[str, Any]:
+    first, _, rest = condition.partition(":")
+    if first == "metric":
+        return {"metric": rest}
+    if first in ("rows", "rows-change") and rest:
+        return _check_range(text, first, rest)
+    for kind in ("columns", "rows-change", "rows", "schema"):
+        file, found, what = condition.partition(f":{kind}:")
+        if not found:
+            continue
+        if kind == "columns":
+            return {"file": file, "columns": parse_pairs(what.split(","), "--check")}
+        if kind == "schema":
+            return {"file": file, "json_schema": _read_schema(what)}
+        return {"file": file} | _check_range(text, kind, what)
+    return {"file": condition}
+
+
+def _check_range(text: str, kind: str, given: str) -> dict[str, Any]:
+    """Parse `100..5000` and `-10%..+500`; either side may be left out."""
+    low, dots, high = given.partition("..")
+    if not dots or not (low or high):
+        raise _invalid_check(text)
+    if kind == "rows":
+        if not all(side.isascii() and side.isdigit() for side in (low, high) if side):
+            raise _invalid_check(text)
+        sides = {"at_least": low, "at_most": high}
+        return {name: int(side) for name, side in sides.items() if side}
+    if (low and not low.startswith("-")) or (high and not high.startswith("+")):
+        raise _invalid_check(text)
+    return {name: side[1:] for name, side in (("max_decrease", low), ("max_increase", high)) if side}
+
+
+def _read_schema(path: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(Path(path).read_text("utf-8"))  # JSON is YAML as well
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise typer.BadParameter(
+            f"the schema {path!r} cannot be read: {error}", param_hint="--check"
+        ) from error
+
+
+def _invalid_check(text: str) -> typer.BadParameter:
+    return typer.BadParameter(f"invalid value {text!r}; use {CHECK_METAVAR}", param_hint="--check")
+
+
+def with_checks(steps: list[dict[str, Any]], checks: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the steps with their checks; a step is named after its tool. Raises BadParameter."""
+    found: dict[str, list[dict[str, Any]]] = {step["tool"]: [] for step in steps}
+    for text in checks:
+        name, fields = parse_check(text)
+        if name not in found:
+            raise typer.BadParameter(
+                f"{text!r} names no step; the steps are {', '.join(found)}", param_hint="--check"
+            )
+        found[name].append(fields)
+    return [{**step, "checks": asked} if (asked := found[step["tool"]]) else step for step in steps]
 
 
 # Translation of the original client's command lines, so that notes and scripts keep working. Commands that

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from mao_shared.errors import InvalidInput
+
 from . import records
 from .exits import CommandError, ExitCode
 from .output import say
@@ -169,7 +171,11 @@ def read_definition(path: Path) -> VoteDefinition:
         raise CommandError(ExitCode.USAGE, detail, _DEFINITION_FORM) from error
     if not isinstance(document, dict):
         raise CommandError(ExitCode.USAGE, f"{path} does not contain a vote definition.", _DEFINITION_FORM)
-    definition = records.build(VoteDefinition, document)
+    try:
+        definition = records.build(VoteDefinition, document)
+    except InvalidInput as error:
+        error.next = f"Correct {path}; to start from a valid one: maoctl vote schema … --pin"
+        raise
     if definition.exclusion == "FURTHEST" and definition.exclusion_threshold < 1:
         say("warning: exclusion FURTHEST has no effect with an exclusion_threshold below 1")
     return definition

@@ -18,6 +18,8 @@ from .arguments import contexts, from_original
 from .commands import (
     alarm,
     apply,
+    audit,
+    catalogue,
     context,
     dataset,
     doctor,
@@ -40,6 +42,7 @@ _NOUNS = {
     "tool": tool.app,
     "dataset": dataset.app,
     "pipeline": pipeline.app,
+    "catalogue": catalogue.app,
     "run": run.app,
     "job": job.app,
     "node": node.app,
@@ -145,6 +148,7 @@ for _noun, _app in _NOUNS.items():
     app.add_typer(_app, name=_noun)
 apply.add_to(app)
 doctor.add_to(app)
+audit.add_to(app)
 external.add_to(app, dataset.app)
 
 

@@ -22,7 +22,17 @@ T = TypeVar("T")
 Document = dict[str, Any]
 """A record as its JSON object."""
 
-APPLIED = ("tool", "dataset", "pipeline", "enrolment", "job", "webhook")
+APPLIED = (
+    "tool",
+    "dataset",
+    "pipeline",
+    "enrolment",
+    "job",
+    "webhook",
+    "channel",
+    "rule",
+    "heartbeat",
+)
 """The kinds of `maoctl apply`, ordered so that none refers to a later one."""
 MIN_FACT = 24  # columns; a narrower terminal wraps the lines of facts itself
 _UNLIMITED_WIDTH = 100_000  # columns; a table is only cut on a terminal
@@ -264,6 +274,14 @@ def _print_rows(
     with console.capture() as captured:
         console.print(table, crop=False)
     write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+CLEAR_SCREEN = "\x1b[H\x1b[2J"  # cursor home, erase all (ECMA-48)
+
+
+def is_redrawn() -> bool:
+    """True if stdout is a terminal on which the screen can be cleared."""
+    return sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
 
 
 def write(text: str) -> None:

@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 import typer
 
+from mao_shared import request_context
 from mao_shared.clock import Clock, SystemClock
+from mao_shared.tracing import TraceContext
 
 from . import output
 from .contexts import CONTEXT, Context, read_contexts
@@ -180,6 +182,9 @@ class CliSession:
 
     @cached_property
     def client(self) -> MaoClient:
+        # By this variable, CI systems and tracing tools name the span that starts a program.
+        caller = TraceContext.parse(self.environ.get("TRACEPARENT"))
+        request_context.set_traceparent(None if caller is None else str(caller))
         return connect(self.config, on_stale=self.warn_stale)
 
     def warn_stale(self, as_of: datetime, removed_from: str) -> None:

@@ -1,4 +1,4 @@
-"""Votes on a repository of this machine, without a node; the only module that imports mao_vote.
+"""Votes and values in a repository of this machine, without a node; the only module that imports mao_vote.
 
 It is imported by the commands that need it, since mao_vote loads libgit2 and the table library.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mao_shared.models.common import STORED
 
@@ -19,28 +19,32 @@ from .output import Document, to_document
 if TYPE_CHECKING:
     from mao_git import Clone
     from mao_shared.models import Record, VoteDefinition, evidence
+    from mao_shared.models.dataset import ValueVersion
     from mao_shared.models.schema import Schema
 
     M = TypeVar("M", bound=Record)
 
 try:
-    from mao_vote import LocalVote as LocalVote
     from mao_vote import (
+        HistoryQuery,
         audit_ground_truth,
         branch_commits,
         describe_schema,
         explain_ground_truth,
         find_round,
         find_unattested,
+        find_unmatched,
         ground_truth_tip,
         list_record_files,
         list_rounds,
+        open_history,
         open_local,
         page_of_cells,
         rank_nodes,
         repository_errors,
         vote_locally,
     )
+    from mao_vote import LocalVote as LocalVote
 except ModuleNotFoundError as error:
     raise CommandError(
         ExitCode.FAILED,
@@ -70,10 +74,11 @@ class LocalRounds:
             return _through_json(find_round(clone, tip, round_id))
 
     def cells(
-        self, _dataset: str, round_id: str | None, file: str | None, limit: int
+        self, _dataset: str, round_id: str | None, file: str | None, limit: int, *, contested: bool = False
     ) -> list[evidence.ContestedCell]:
         with self._opened() as (clone, tip):
-            page = page_of_cells(clone, find_round(clone, tip, round_id), file, limit, None)
+            found = find_round(clone, tip, round_id)
+            page = page_of_cells(clone, found, file, limit, None, contested=contested)
             return page.items
 
     def cell(
@@ -96,7 +101,7 @@ class LocalRounds:
             found = find_round(clone, tip, round_id)
             commits, definition = found.evidence.commits, found.evidence.definition
             paths = files or list_record_files(clone, [found.commit], definition)
-            return _through_json(describe_schema(clone, commits, definition, paths))
+            return _through_json(describe_schema(clone, commits, definition, paths, found.evidence.base))
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Clone, str]]:
@@ -108,11 +113,15 @@ class LocalRounds:
 
 @dataclass(frozen=True)
 class LocalOutcome:
-    """The result of a vote. `moved`: the branch was moved; `known`: the same round was decided before."""
+    """The result of a vote. `moved`: the branch was moved; `known`: the same round was decided before.
+
+    `unmatched`: paths in the definition that apply to no file.
+    """
 
     decided: evidence.DecidedRound
     moved: bool
     known: bool
+    unmatched: Sequence[str] = ()
 
     def document(self) -> Document:
         return {**to_document(self.decided), "moved": self.moved, "known": self.known}
@@ -121,8 +130,11 @@ class LocalOutcome:
 def run_vote(path: Path, vote: LocalVote) -> LocalOutcome:
     """Vote, and move the branch to write if there is one."""
     with repository_errors(path):
-        outcome = vote_locally(open_local(path), vote)
-    return LocalOutcome(_through_json(outcome.decided), outcome.moved, outcome.known)
+        clone = open_local(path)
+        outcome = vote_locally(clone, vote)
+        commits = outcome.decided.evidence.commits.values()
+        unmatched = find_unmatched(clone, commits, vote.definition)
+    return LocalOutcome(_through_json(outcome.decided), outcome.moved, outcome.known, unmatched)
 
 
 def describe_branches(
@@ -134,6 +146,14 @@ def describe_branches(
         commits = branch_commits(clone, branches)
         paths = files or list_record_files(clone, commits.values(), definition)
         return _through_json(describe_schema(clone, commits, definition, paths))
+
+
+def value_history(path: Path, branch: str, **asked: Any) -> Iterator[ValueVersion]:
+    """Yield what a value was in the commits of a branch, tag or commit. `asked`: fields of a HistoryQuery."""
+    with repository_errors(path):
+        clone = open_local(path)
+        for batch in open_history(clone, clone.rev_parse(branch), HistoryQuery(**asked)):
+            yield from map(_through_json, batch)
 
 
 def _through_json(found: M) -> M:

@@ -25,6 +25,7 @@ from .errors import (
     RepositoryError,
     StorageError,
 )
+from .file_history import FileVersion
 from .lfs import LfsPointer
 from .maintenance import sweep, sweep_half_written, sweep_locks
 from .objects import ContentStream, blob_hash
@@ -49,6 +50,7 @@ __all__ = [
     "ContentStream",
     "FileChange",
     "FileEntry",
+    "FileVersion",
     "GitError",
     "InvalidPath",
     "LfsConflict",

@@ -19,6 +19,7 @@ from . import (
     checkout,
     commits,
     diff,
+    file_history,
     lfs,
     maintenance,
     objects,
@@ -76,6 +77,8 @@ class Clone(Repository):
     log_since = commits.log_since
     first_parents = commits.first_parents
     find_commit = commits.find_commit
+    file_versions = file_history.file_versions
+    last_changes = file_history.last_changes
     commit = commits.commit_tree
 
     # merging
@@ -91,6 +94,7 @@ class Clone(Repository):
     kind = trees.kind_at
     names_in = trees.names_in
     list_files = trees.list_files
+    count_entries = trees.count_entries
     list_paths = trees.list_paths
     archive_entries = trees.archive_entries
     links = paths.list_links

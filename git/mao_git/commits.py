@@ -132,7 +132,7 @@ def list_log(repo: Repository, start: str, limit: int) -> tuple[list[LogEntry], 
     for commit in repo.git.walk(start, _NEWEST_FIRST):
         if len(entries) == limit:
             return entries, str(commit.id)
-        entries.append(_log_entry(commit))
+        entries.append(log_entry(commit))
     return entries, None
 
 
@@ -142,7 +142,7 @@ def log_since(repo: Repository, start: str, known: str | None, limit: int) -> It
     if known is not None and known in repo.git:
         walker.hide(known)
     for _, commit in zip(range(limit), walker, strict=False):
-        yield _log_entry(commit)
+        yield log_entry(commit)
 
 
 def first_parents(repo: Repository, start: str) -> Iterator[LogEntry]:
@@ -150,11 +150,11 @@ def first_parents(repo: Repository, start: str) -> Iterator[LogEntry]:
     commit: str | None = start
     while commit is not None and commit in repo.git:
         found = repo.git[commit].peel(pygit2.Commit)
-        yield _log_entry(found)
+        yield log_entry(found)
         commit = str(found.parent_ids[0]) if found.parent_ids else None
 
 
-def _log_entry(commit: pygit2.Commit) -> LogEntry:
+def log_entry(commit: pygit2.Commit) -> LogEntry:
     parents = [str(parent) for parent in commit.parent_ids]
     moment = datetime.fromtimestamp(commit.commit_time, UTC)
     return LogEntry(str(commit.id), parents, commit.author.name, commit.author.email, moment, commit.message)

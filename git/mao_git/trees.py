@@ -218,6 +218,11 @@ def list_files(repo: Repository, commit: str, path: str) -> list[FileEntry]:
     return entries
 
 
+def count_entries(repo: Repository, tree: str) -> int:
+    """Return how many entries a folder has, not counting those of folders inside."""
+    return len(top_tree(repo, tree))
+
+
 def list_paths(repo: Repository, commit: str) -> list[str]:
     """List the paths of all files and links in a commit."""
     paths: list[str] = []

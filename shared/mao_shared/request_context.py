@@ -1,4 +1,4 @@
-"""The context of a request across services: its id, and how stale its answer is.
+"""The context of a request across services: its id, its trace, and how stale its answer is.
 
 An answer is stale if it comes from the replica because the federation does not answer.
 """
@@ -27,6 +27,29 @@ def accept_request_id(sent: str | None) -> str:
 def current_request_id() -> str | None:
     """Return the id of the request that this task works for; None outside requests."""
     return _request_id.get()
+
+
+@contextmanager
+def numbered_request() -> Iterator[str]:
+    """Within the block, what this task sends has a new request id, which is returned."""
+    token = _request_id.set(request_id := secrets.token_hex(8))
+    try:
+        yield request_id
+    finally:
+        _request_id.reset(token)
+
+
+_traceparent: ContextVar[str | None] = ContextVar("mao_traceparent", default=None)
+
+
+def set_traceparent(traceparent: str | None) -> None:
+    """Make a span's place in its trace current, which is sent with the calls that this task makes."""
+    _traceparent.set(traceparent)
+
+
+def current_traceparent() -> str | None:
+    """Return the place of the span that this task works for; None without one."""
+    return _traceparent.get()
 
 
 AS_OF_HEADER = "X-MAO-As-Of"

@@ -6,8 +6,17 @@ import os
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .host.data_dir import AGREEMENTS
@@ -40,6 +49,17 @@ def _with_seed_port(endpoints: str) -> str:
 
 
 EtcdEndpoints = Annotated[str, AfterValidator(_with_seed_port)]
+
+
+def _check_collector_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("invalid address; write http:// or https:// and a host")
+    return url
+
+
+OTLP_PROTOCOL = "http/protobuf"
+CollectorUrl = Annotated[str, AfterValidator(_check_collector_url)]
 
 
 class ServiceSettings(BaseSettings):
@@ -80,6 +100,33 @@ class ServiceSettings(BaseSettings):
     datamgmt_url: str = "http://127.0.0.1:8084"
     log_level: Annotated[LogLevel, BeforeValidator(str.lower)] = "info"
     log_format: LogFormat = "text"  # for people, or a JSON object a line
+    # Traces, by OpenTelemetry's own variables: the collector's base URL, or its URL for traces; None: off.
+    otlp_endpoint: CollectorUrl | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    otlp_traces_endpoint: CollectorUrl | None = Field(
+        default=None, validation_alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    )
+    traces_exporter: str = Field(default="otlp", validation_alias="OTEL_TRACES_EXPORTER")  # "none": off
+    telemetry_disabled: bool = Field(default=False, validation_alias="OTEL_SDK_DISABLED")
+    otlp_protocol: str = Field(
+        default=OTLP_PROTOCOL,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+    )
+
+    @field_validator("otlp_protocol")
+    @classmethod
+    def _check_protocol(cls, protocol: str, info: ValidationInfo) -> str:
+        is_used = info.data.get("otlp_endpoint") or info.data.get("otlp_traces_endpoint")
+        if is_used and protocol != OTLP_PROTOCOL:
+            raise ValueError(f"only {OTLP_PROTOCOL} is supported, usually at port 4318")
+        return protocol
+
+    def traces_endpoint(self) -> str | None:
+        """Return the URL that spans are sent to; None while traces are off."""
+        if self.telemetry_disabled or self.traces_exporter == "none":
+            return None
+        if self.otlp_traces_endpoint is not None or self.otlp_endpoint is None:
+            return self.otlp_traces_endpoint
+        return f"{self.otlp_endpoint.rstrip('/')}/v1/traces"
 
     def federation_files(self) -> Path:
         """Return the folder of the federation's certificates."""
@@ -104,4 +151,5 @@ def wrong_settings(error: ValidationError) -> str:
 
 
 def _variable(field: str) -> str:
-    return field if field.startswith("MAO_") or field in SEED_NAMES else f"MAO_{field.upper()}"
+    known = field.startswith(("MAO_", "OTEL_")) or field in SEED_NAMES
+    return field if known else f"MAO_{field.upper()}"

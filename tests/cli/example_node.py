@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 from datetime import datetime
 from enum import Enum
@@ -11,7 +12,20 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from mao_shared import models
-from mao_shared.models import alarm, dataset, evidence, external, federation, notification, run, schema, tool
+from mao_shared.models import (
+    alarm,
+    audit,
+    catalogue,
+    check,
+    dataset,
+    evidence,
+    external,
+    federation,
+    notification,
+    run,
+    schema,
+    tool,
+)
 from mao_shared.models import round as rounds
 from mao_shared.models import schedule as schedules
 from mao_shared.models.enrolment import PipelineDiff
@@ -169,6 +183,8 @@ def answer_datasets(gateway: RememberingGateway) -> None:
         example(dataset.FileInfo, path=f"observations/2026/01/31/{name}.csv") for name in ("hourly", "daily")
     ]
     gateway.answer("GET", f"{at}/files", listing(*files))
+    version = example(dataset.ValueVersion, commit=COMMIT, run=RUN, value="21.5", changed=True, reason=REASON)
+    gateway.answer("GET", f"{at}/history", f"\n{json.dumps(version, default=str)}\n")
     gateway.answer("GET", f"{at}/file", "sensor,value\nzurich-7,21.5\n")
     gateway.answer("GET", f"{at}/archive", "PK")
     change = example(dataset.FileDifference, path="observations/2026/01/31/hourly.csv")
@@ -177,6 +193,22 @@ def answer_datasets(gateway: RememberingGateway) -> None:
     for verb in ("push", "acknowledge", "alone"):
         gateway.answer("POST", f"{at}/{verb}", in_sync)
     gateway.answer("POST", f"{at}/resolve", example(dataset.Resolution))
+    result = example(check.CheckResult, name="enough-rows", passed=False, detail=REASON)
+    held = example(
+        check.QuarantinedSnapshot,
+        dataset=DATASET,
+        node=NODE,
+        commit=COMMIT,
+        run=RUN,
+        step=TOOL,
+        checks=[result],
+    )
+    gateway.answer("GET", f"{at}/quarantine", listing(held))
+    gateway.answer("GET", f"{at}/quarantine/{COMMIT}", held)
+    gateway.answer(
+        "POST", f"{at}/quarantine/{COMMIT}/accept", held | {"state": "accepted", "accepted_as": COMMIT}
+    )
+    gateway.answer("POST", f"{at}/quarantine/{COMMIT}/discard", held | {"state": "discarded"})
     gateway.answer("POST", f"{at}/set-aside", example(dataset.SetAside))
     gateway.answer("POST", "/bare-repo/init", example(dataset.BareRepository, master="/srv/git/new.git"), 201)
     gateway.answer("POST", "/remotes/check", example(external.RemoteState))
@@ -291,6 +323,40 @@ def answer_notifications(gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/messages", listing(message))
 
 
+def a_catalogue_entry() -> Json:
+    items = [
+        {"kind": "pipeline", "name": PIPELINE, "state": "created", "detail": f"{TOOL} → {DATASET}"},
+        {"kind": "tool", "name": TOOL, "state": "kept", "detail": REASON, "changes": [f"image: {IMAGE}"]},
+        {"kind": "image", "name": IMAGE, "state": "pulled", "detail": "it is not on this machine"},
+    ]
+    title, notes = "Air quality of the city of Zürich, hourly", ["the proposed schedule counts weekdays"]
+    about = {"title": title, "description": REASON, "source": "observatory", "cron": "30 2 * * 1-5"}
+    state = {"state": "ready", "items": items, "notes": notes, "contacts": ["operator@example.org"]}
+    entry = example(catalogue.CatalogueEntry, kind="pipelines", name=PIPELINE, **about, **state)
+    return entry | {"faults": [], "timezone": None}
+
+
+def answer_catalogue(gateway: RememberingGateway) -> None:
+    entry = a_catalogue_entry()
+    gateway.answer("GET", "/catalogue", listing(entry))
+    gateway.answer("POST", "/catalogue/inspect", listing(entry))
+    gateway.answer("GET", f"/catalogue/pipelines/{PIPELINE}", entry)
+    gateway.answer("POST", "/catalogue/plan", entry)
+    gateway.answer("POST", "/catalogue/install", entry | {"state": "installed"})
+    location = "https://hub.observatory.example.org/catalogues/air-quality.json"
+    source = {"name": "observatory", "location": location, "entries": 3, "fault": None}
+    gateway.answer("GET", "/catalogue/sources", listing(source))
+
+
+def answer_audit(gateway: RememberingGateway) -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0"
+    who = {"actor": "observatory-operations", "actor_kind": "token", "user_agent": agent}
+    renamed = example(audit.AuditEntry, id="20260131T115900123456Z-0a1b2c3d", subject=PIPELINE, **who)
+    refused = {"status": 404, "action": None, "path": f"/pipeline/{PIPELINE}/approve"}
+    failed = example(audit.AuditEntry, id="20260131T115800123456Z-9f8e7d6c", **refused)
+    gateway.answer("GET", "/audit", listing(renamed | {"action": "pipelines.approve", "status": 200}, failed))
+
+
 def answer_all(gateway: RememberingGateway) -> RememberingGateway:
     """Let a gateway answer every call."""
     answer_registry(gateway)
@@ -300,4 +366,6 @@ def answer_all(gateway: RememberingGateway) -> RememberingGateway:
     answer_federation(gateway)
     answer_alarms(gateway)
     answer_notifications(gateway)
+    answer_catalogue(gateway)
+    answer_audit(gateway)
     return gateway

@@ -20,6 +20,10 @@ from . import documents
 from .conftest import Maoctl
 from .gateways import RememberingGateway
 
+NOUNS = (
+    *("tool", "dataset", "pipeline", "job", "webhook"),
+    *("alarm channel", "alarm rule", "alarm heartbeat"),
+)
 CRON = {"pipeline": "daily", "cron": "30 2 * * *", "timezone": "Europe/Zurich"}
 
 
@@ -39,6 +43,21 @@ def webhook() -> documents.Json:
     return {"name": "lab", "url": "https://lab.example.org/x", "created_at": documents.ago(9), "waiting": 2}
 
 
+def channel() -> documents.Json:
+    state = {"created_at": documents.ago(9), "waiting": 2, "given_up": 1, "last_error": "timed out"}
+    return {"name": "mail", "service": "mailtos", "url": "mailtos://…", **state}
+
+
+def rule(**fields: Any) -> documents.Json:
+    quiet = {"start": "22:00", "end": "07:00", "timezone": "Europe/Zurich"}
+    return {"name": "night", "channels": ["mail"], "quiet": quiet, "reminder": 43_200.0, **fields}
+
+
+def heartbeat() -> documents.Json:
+    pinged = {"created_at": documents.ago(9), "last": "success", "last_at": documents.ago(2)}
+    return {"pipeline": "daily", "url": "https://hc.example.org/…", "last_error": None, **pinged}
+
+
 @pytest.fixture
 def node(gateway: RememberingGateway) -> RememberingGateway:
     """A node with one record of each kind that can be declared."""
@@ -51,6 +70,9 @@ def node(gateway: RememberingGateway) -> RememberingGateway:
     gateway.keep("/enrolments", enrolment(), key="pipeline")
     gateway.keep("/jobs", job(), key="id")
     gateway.keep("/webhooks", webhook())
+    gateway.keep("/channels", channel())
+    gateway.keep("/rules", rule())
+    gateway.keep("/heartbeats", heartbeat(), key="pipeline")
     return gateway
 
 
@@ -60,13 +82,13 @@ def writes(gateway: RememberingGateway) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("how", ["json", "yaml"])
 @pytest.mark.parametrize("verb", ["get", "show"])
-@pytest.mark.parametrize("noun", ["tool", "dataset", "pipeline", "job", "webhook"])
+@pytest.mark.parametrize("noun", NOUNS)
 def test_what_get_prints_applies_unchanged(
     maoctl: Maoctl, node: RememberingGateway, tmp_path: Path, noun: str, verb: str, how: str
 ) -> None:
-    [name] = maoctl(noun, "get", "-o", "name").out.split()
+    [name] = maoctl(*noun.split(), "get", "-o", "name").out.split()
     node.answer("GET", f"/jobs/{name.removeprefix('job/')}/next", {"times": ["2026-02-01T01:30:00Z"]})
-    shown = maoctl(noun, verb, name, "-o", how)
+    shown = maoctl(*noun.split(), verb, name, "-o", how)
     file = tmp_path / f"shown.{how}"
     file.write_text(shown.out, "utf-8")
 
@@ -77,10 +99,10 @@ def test_what_get_prints_applies_unchanged(
     assert writes(node) == []
 
 
-@pytest.mark.parametrize("noun", ["tool", "dataset", "pipeline", "job", "webhook"])
+@pytest.mark.parametrize("noun", NOUNS)
 def test_a_list_applies_as_json(maoctl: Maoctl, node: RememberingGateway, tmp_path: Path, noun: str) -> None:
     file = tmp_path / "list.json"
-    file.write_text(maoctl(noun, "get", "-o", "json").out, "utf-8")
+    file.write_text(maoctl(*noun.split(), "get", "-o", "json").out, "utf-8")
 
     applied = maoctl("apply", "-f", str(file))
 
@@ -185,6 +207,84 @@ def test_apply_refuses_another_address_of_a_webhook(
     assert refused.code == 5
     assert "next: Remove it first: maoctl webhook remove lab" in refused.err
     assert writes(node) == []
+
+
+SECRET = "t0ps3cret"
+URLS = {
+    "channel": ("mail", "name: mail", f"mailtos://me:{SECRET}@smtp.example.org", "/channels/mail"),
+    "heartbeat": ("daily", "pipeline: daily", f"https://hc.example.org/{SECRET}", "/heartbeats/daily"),
+}
+
+
+@pytest.mark.parametrize("kind", URLS)
+@pytest.mark.parametrize("same", [True, False])
+def test_apply_lets_the_node_compare_a_url_that_it_does_not_show(
+    maoctl: Maoctl, node: RememberingGateway, tmp_path: Path, kind: str, same: bool
+) -> None:
+    name, key, url, path = URLS[kind]
+    node.answer("POST", f"{path}/compare", {"same": same})
+    node.answer("PUT", path, channel() if kind == "channel" else heartbeat())
+    file = tmp_path / "secret.yaml"
+    file.write_text(f"{{kind: {kind}, {key}, url: '{url}'}}", "utf-8")
+
+    shown = maoctl("diff", "-f", str(file))
+    assert (shown.code, SECRET in shown.out + shown.err) == (0 if same else 1, False)
+    assert ("(another one)" in shown.out) is not same
+    assert maoctl("apply", "-f", str(file), "--dry-run").code == 0
+    assert node.called("PUT", path) == []
+    done = maoctl("apply", "-f", str(file))
+    assert done.out == f"{kind}/{name} {'unchanged' if same else 'updated'}\n"
+    assert [call.body["url"] for call in node.called("PUT", path)] == ([] if same else [url])
+    assert SECRET not in done.out + done.err
+
+
+@pytest.mark.parametrize("kind", URLS)
+@pytest.mark.parametrize("known", [True, False])
+def test_apply_refuses_a_masked_url_that_is_not_the_nodes(
+    maoctl: Maoctl, node: RememberingGateway, tmp_path: Path, kind: str, known: bool
+) -> None:
+    name, key, _, path = URLS[kind]
+    if not known:
+        node.kept[path.rpartition("/")[0]].clear()
+    file = tmp_path / "masked.yaml"
+    file.write_text(f"{{kind: {kind}, {key}, url: 'https://other.example.org/…'}}", "utf-8")
+
+    refused = maoctl("apply", "-f", str(file))
+
+    assert refused.code != 0
+    assert f"The URL of {kind}/{name} is masked" in refused.err
+    assert "--url-file FILE" in refused.err
+    assert writes(node) == []
+
+
+def test_apply_of_a_changed_rule(maoctl: Maoctl, node: RememberingGateway, tmp_path: Path) -> None:
+    node.answer("PUT", "/rules/night", rule(reminder=3600.0))
+    file = tmp_path / "rule.yaml"
+    file.write_text("{kind: rule, name: night, channels: [mail], reminder: 1h}", "utf-8")
+
+    assert maoctl("apply", "-f", str(file)).out == "rule/night updated\n"
+    assert node.called("PUT", "/rules/night")[-1].body["reminder"] == 3600.0
+
+
+def test_prune_removes_rules_before_their_channels(
+    maoctl: Maoctl, node: RememberingGateway, tmp_path: Path
+) -> None:
+    node.answer("POST", "/channels", channel() | {"name": "phone"}, 201)
+    node.answer("PUT", "/rules/day", rule(name="day"))
+    for path in ("/channels/mail", "/rules/night"):
+        node.answer("DELETE", path, None, 204)
+    file = tmp_path / "new.yaml"
+    file.write_text(
+        "[{kind: channel, name: phone, url: 'ntfys://ntfy.example.org/x'}, {kind: rule, name: day}]", "utf-8"
+    )
+
+    done = maoctl("apply", "-f", str(file), "--prune", "--yes")
+
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [
+        *("channel/phone created", "rule/day created"),
+        *("rule/night removed", "channel/mail removed"),
+    ]
 
 
 def test_diff_shows_what_apply_would_change(
@@ -297,12 +397,13 @@ def test_schema_resolves_and_covers_every_kind() -> None:
         assert described["required"][0] == "kind"
 
 
-@pytest.mark.parametrize("noun", ["tool", "dataset", "pipeline", "job", "webhook"])
+@pytest.mark.parametrize("noun", NOUNS)
 def test_schema_knows_every_field_that_get_prints(
     maoctl: Maoctl, node: RememberingGateway, noun: str
 ) -> None:
-    [shown] = json.loads(maoctl(noun, "get", "-o", "json").out)
-    assert set(shown) <= set(describe_files([noun])["$defs"][noun]["properties"])
+    [shown] = json.loads(maoctl(*noun.split(), "get", "-o", "json").out)
+    kind = noun.split()[-1]
+    assert set(shown) <= set(describe_files([kind])["$defs"][kind]["properties"])
 
 
 def test_schema_of_one_kind(maoctl: Maoctl) -> None:
@@ -313,9 +414,7 @@ def test_schema_of_one_kind(maoctl: Maoctl) -> None:
 # `-o name`
 
 
-@pytest.mark.parametrize(
-    "noun", ["tool", "dataset", "pipeline", "job", "webhook", "run", "node", "alarm", "series"]
-)
+@pytest.mark.parametrize("noun", [*NOUNS[:5], "run", "node", "alarm", "series"])
 def test_names_are_accepted_by_show(maoctl: Maoctl, node: RememberingGateway, noun: str) -> None:
     alarm = {"id": "a1", "kind": "spike", "node": "node-1", "raised_at": documents.ago(9), "detail": "d"}
     point = {"time": documents.ago(9), "value": 1.5, "run": documents.run()["id"]}

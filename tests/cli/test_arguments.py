@@ -1,18 +1,19 @@
-"""Arguments: `--metric`, and the command lines of the original's client."""
+"""Arguments: `--metric`, `--check`, and the command lines of the original's client."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import typer
 
 from mao_shared.models import ControlMetric
 from mao_shared.models.alarm import Aggregate, Measured
-from maoctl.arguments import from_original, parse_metric, with_metrics
+from mao_shared.models.check import Check
+from maoctl.arguments import from_original, parse_check, parse_metric, with_checks, with_metrics
 
 from .conftest import Maoctl
 from .gateways import RememberingGateway
@@ -125,3 +126,69 @@ def test_tool_add_with_the_engines_socket(maoctl: Maoctl, gateway: RememberingGa
     assert gateway.kept["/registry/tools"]["x"]["privileges"]["docker_socket"] is True
     assert maoctl("tool", "update", "x", "--no-docker-socket").code == 0
     assert "docker_socket" not in gateway.kept["/registry/tools"]["x"]["privileges"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("crawl:n=results.csv", {"file": "results.csv"}),
+        ("crawl:n=out/**/*.csv:block", {"file": "out/**/*.csv", "on_failure": "block"}),
+        (
+            "crawl:n=a.csv:columns:id=integer,size=number:quarantine",
+            {"file": "a.csv", "columns": {"id": "integer", "size": "number"}, "on_failure": "quarantine"},
+        ),
+        ("crawl:n=rows:100..", {"at_least": 100}),
+        ("crawl:n=rows:100..5000:warn", {"at_least": 100, "at_most": 5000, "on_failure": "warn"}),
+        ("crawl:n=a.csv:rows:..7", {"file": "a.csv", "at_most": 7}),
+        ("crawl:n=rows-change:-10%..+500", {"max_decrease": "10%", "max_increase": "500"}),
+        (
+            "crawl:n=a.csv:rows-change:-0..:block",
+            {"file": "a.csv", "max_decrease": "0", "on_failure": "block"},
+        ),
+        ("crawl:n=metric:images:quarantine", {"metric": "images", "on_failure": "quarantine"}),
+    ],
+)
+def test_parse_check_forms(text: str, fields: dict[str, Any]) -> None:
+    assert parse_check(text) == ("crawl", {"name": "n", **fields})
+    Check.model_validate({"name": "n", **fields})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "n=a.csv",
+        "crawl:=a.csv",
+        "crawl:n=",
+        "crawl:n",
+        "crawl:n=rows:100",
+        "crawl:n=rows:..",
+        "crawl:n=rows:a..b",
+        "crawl:n=rows:-1..",
+        "crawl:n=rows-change:10%..",
+        "crawl:n=rows-change:..5",
+        "crawl:n=a.csv:columns:id",
+        "crawl:n=a.json:schema:/none/such.json",
+    ],
+)
+def test_parse_check_rejects_other_forms(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        parse_check(text)
+
+
+@pytest.mark.parametrize("text", ['{"type": "object"}', "type: object\n"])
+def test_parse_check_reads_a_schema_as_json_or_yaml(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.json").write_text(text)
+    _, fields = parse_check(f"crawl:n=a.json:schema:{tmp_path}/s.json:block")
+    assert fields == {"name": "n", "file": "a.json", "json_schema": {"type": "object"}, "on_failure": "block"}
+
+
+def test_with_checks_assigns_checks_to_steps() -> None:
+    steps = [{"tool": "crawl", "dataset": "raw"}, {"tool": "sum", "dataset": "tables"}]
+    found = with_checks(steps, ["sum:n=a.csv", "sum:m=rows:1.."])
+    assert found == [
+        steps[0],
+        {**steps[1], "checks": [{"name": "n", "file": "a.csv"}, {"name": "m", "at_least": 1}]},
+    ]
+    with pytest.raises(typer.BadParameter, match="names no step; the steps are crawl, sum"):
+        with_checks(steps, ["other:n=a.csv"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from . import documents
 from .conftest import Maoctl, Terminal
@@ -200,6 +201,85 @@ def test_top_shows_load_and_active_runs(
     assert load == ["node-1", "3/4", "1", "0", "8", "32Gi", "81Gi", "free", "(20", "%)", "0"]
     assert heading[:3] == ["RUN", "PHASE", "STEP"]
     assert run[:3] == [FAST, "running", "crawler"]
+
+
+class Interrupted(list[float]):
+    """The pauses of a command that is interrupted in the last of `count`."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+
+    def append(self, seconds: float, /) -> None:
+        super().append(seconds)
+        if len(self) == self._count:
+            raise KeyboardInterrupt
+
+
+def answer_loads(gateway: RememberingGateway, *free: int) -> None:
+    """Let a node answer successive looks at its load with these free bytes, and one running run."""
+    for space in free:
+        disk = {"free": space, "total": 400 * 1024**3, "writable": True}
+        gateway.answer("GET", "/status", documents.node_status() | {"disk": disk})
+    gateway.answer("GET", "/engine", {"version": "29.1", "slots": 4, "cpus": 8, "memory": 1, "running": 3})
+    gateway.keep("/runs", documents.run(FAST, "running"), key="id")
+
+
+@pytest.mark.parametrize("how", ["table", "json", "yaml", "name"])
+def test_top_watch_shows_each_change_until_interrupted(
+    maoctl: Maoctl, gateway: RememberingGateway, how: str
+) -> None:
+    answer_loads(gateway, 9, 8, 7)  # free space alone is no change
+    gateway.answer("GET", "/engine", {"version": "29.1", "slots": 4, "cpus": 8, "memory": 1, "running": 3})
+    gateway.answer("GET", "/engine", {"version": "29.1", "slots": 4, "cpus": 8, "memory": 1, "running": 4})
+    maoctl.pauses = Interrupted(3)
+
+    shown = maoctl("top", "--watch", "--interval", "5s", "-o", how)
+
+    assert shown.code == 130
+    assert maoctl.pauses == [5.0] * 3
+    if how == "json":
+        assert [json.loads(line)["slots_used"] for line in shown.out.splitlines()] == [3, 4]
+    elif how == "yaml":
+        assert [load["runs"] for load in yaml.safe_load_all(shown.out)] == [[FAST], [FAST]]
+    elif how == "name":
+        assert shown.out == "load/node-1\n" * 2
+    else:
+        assert [line.split()[1] for line in shown.out.splitlines() if line.startswith("node-1")] == [
+            "3/4",
+            "4/4",
+        ]
+
+
+def test_top_watch_redraws_a_terminal(
+    maoctl: Maoctl, gateway: RememberingGateway, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_loads(gateway, 9)
+    monkeypatch.setenv("TERM", "xterm")
+    maoctl.pauses = Interrupted(2)
+    assert maoctl("top", "-w").code == 130
+    assert terminal.shown.count("\x1b[H\x1b[2J") == 2
+    assert terminal.shown.count("node-1 ") == 2
+
+    before = len(terminal.shown)
+    monkeypatch.setenv("TERM", "dumb")
+    maoctl.pauses = Interrupted(2)
+    maoctl("top", "-w")
+    assert "\x1b[" not in terminal.shown[before:]
+    assert terminal.shown[before:].count("node-1 ") == 1  # nothing has changed
+
+
+def test_top_watch_survives_an_outage_of_the_node(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    answer_loads(gateway, 9)
+    gateway.problem("GET", "/status", 503, "store-unavailable")
+    answer_loads(gateway, 8)
+    maoctl.pauses = Interrupted(3)
+    shown = maoctl("top", "--watch", "-o", "name")
+    assert (shown.code, shown.out) == (130, "load/node-1\n")
+    assert "It is store-unavailable." in shown.err
+
+    maoctl.url, maoctl.pauses = "http://127.0.0.1:9", Interrupted(3)
+    assert maoctl("top", "--watch").code == 6  # at once, if nothing was shown before
 
 
 def test_top_without_an_engine(maoctl: Maoctl, gateway: RememberingGateway) -> None:

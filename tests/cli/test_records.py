@@ -297,6 +297,18 @@ def test_job_backfill_says_how_to_continue(maoctl: Maoctl, gateway: RememberingG
     ]
 
 
+def test_job_backfill_dry_run_lists_ticks(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    path = "/jobs/daily-3f2a1c/backfill"
+    tick = {"run": "r1", "scheduled_for": "2026-01-31T02:00:00Z", "missed": "late", "reason": "too late"}
+    gateway.answer("POST", path, {"queued": [], "present": 1, "ticks": [tick]})
+
+    result = maoctl("job", "backfill", "daily-3f2a1c", "--since", "12h", "--dry-run")
+
+    assert result.out == "run/r1\n"
+    assert "1 would be queued (dry run), 1 already run or running" in result.err
+    assert gateway.called("POST", path)[0].body["dry_run"] is True
+
+
 def test_job_preview_shows_times(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("POST", "/cron/preview", {"times": ["2026-01-31T12:15:00Z", "2026-02-02T12:15:00Z"]})
 

@@ -49,7 +49,7 @@ def test_vote_run_without_a_node(maoctl: Maoctl, repo: Path) -> None:
     result = maoctl("vote", "run", "--repo", str(repo), "--branches", "a, b,c")
     assert result.code == 0, result.err
     assert "voted      3 of 3 nodes" in result.out
-    assert "d.csv  records  id (inferred)  1      0" in result.out
+    assert "d.csv  records  id (inferred)  1      0          0          a, b have the same file" in result.out
     assert "No branch was moved." in result.err
     assert git(repo, "branch", "--format=%(refname:short)").split() == ["a", "b", "c", "main"]
 
@@ -126,7 +126,7 @@ def test_vote_list_show_cell_and_audit(maoctl: Maoctl, repo: Path) -> None:
     shown = maoctl("vote", "show", *here, round_id[:8])
     assert f"commit     {made['commit']}" in shown.out
     cells = maoctl("vote", "show", *here, "--cells").out
-    assert "d.csv  x    v      p       majority  a=p, b=p, c=q" in cells
+    assert "d.csv  x    v      p       majority  no         a=p, b=p, c=q" in cells
     told = maoctl("vote", "show", *here, "--cell", "d.csv", "x", "v").out
     assert "why     majority: more than half of the nodes that voted have this value" in told
     audit = maoctl("vote", "audit", *here, round_id)
@@ -189,7 +189,7 @@ def test_vote_show_of_an_undecided_value(maoctl: Maoctl, repo: Path) -> None:
     definition.write_text("ties: open\n")
     run = ("vote", "run", "--repo", str(repo), "--branches", "a,c", "--write", "ground-truth")
     made = maoctl(*run, "--definition", str(definition))
-    assert "1 differ, 1 undecided" in made.out
+    assert "1 differ, 1 contested, 1 undecided" in made.out
     told = maoctl("vote", "show", "--repo", str(repo), "--cell", "d.csv", "x", "v").out
     assert "value   (none)" in told
     assert "the vote is tied, also by weight: the value stays empty" in told
@@ -197,10 +197,74 @@ def test_vote_show_of_an_undecided_value(maoctl: Maoctl, repo: Path) -> None:
 
 def test_vote_show_of_a_tied_value(maoctl: Maoctl, repo: Path) -> None:
     made = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,c", "--write", "ground-truth")
-    assert "1 differ, 0 undecided" in made.out
+    assert "1 differ, 1 contested, 0 undecided" in made.out
     assert "tied: 1 cell of v, where other values have as many voices" in made.out
     told = maoctl("vote", "show", "--repo", str(repo), "--cell", "d.csv", "x", "v").out
     assert "tie (contested): the vote was tied; the nodes with this value are right more often" in told
+
+
+@pytest.fixture
+def contested(maoctl: Maoctl, repo: Path) -> Path:
+    """A decided round with a cell of a majority, one without, a row that one lacks, and a file apart."""
+    for name, text in (
+        ("a", "id,v,w\nx,p,1\ny,q,2\nz,r,3\n"),
+        ("b", "id,v,w\nx,p,1\ny,s,2\n"),
+        ("c", "id,v,w\nx,o,1\ny,t,2\n"),
+    ):
+        git(repo, "switch", "-q", name)
+        (repo / "d.csv").write_text(text)
+        (repo / "same.csv").write_text("id,v\n1,2\n")
+        git(repo, "add", ".")
+        git(repo, "commit", "-q", "-m", "more")
+    git(repo, "switch", "-q", "main")
+    voted(maoctl, repo, "--write", "ground-truth")
+    return repo
+
+
+def test_vote_show_counts_and_filters_contested_cells(maoctl: Maoctl, contested: Path) -> None:
+    here = ("vote", "show", "--repo", str(contested))
+    every, some = maoctl(*here, "--cells"), maoctl(*here, "--contested")
+    rows = [line.split()[1:] for line in every.out.splitlines()]
+    assert rows[0][:5] == ["KEY", "FIELD", "CHOSEN", "REASON", "CONTESTED"]
+    assert [row[:5] for row in rows[1:3]] == [
+        ["x", "v", "p", "majority", "no"],
+        ["y", "v", "q", "tie", "yes"],
+    ]
+    assert rows[3][:4] == ["z", "(none)", "row", "no"]
+    assert [line.split()[1:3] for line in some.out.splitlines()[1:]] == [["y", "v"]]
+    assert every.err == "3 cells differ, 1 contested, 0 undecided; 3 shown\n"
+    assert some.err == "3 cells differ, 1 contested, 0 undecided; 1 shown\n"
+    assert "3 differ, 1 contested, 0 undecided" in maoctl(*here).out
+    listed = json.loads(maoctl(*here, "--contested", "-o", "json").out)
+    assert [cell["contested"] for cell in listed] == [True]
+
+
+def test_vote_show_cells_of_a_file(maoctl: Maoctl, contested: Path) -> None:
+    here = ("vote", "show", "--repo", str(contested), "--cells", "--file")
+    assert maoctl(*here, "d.csv").err.startswith("3 cells differ in d.csv, 1 contested")
+    same = maoctl(*here, "same.csv")
+    assert same.code == 0
+    assert "no cell differs in same.csv: all nodes have the same" in same.err
+    none = maoctl(*here, "none.csv")
+    assert none.code == 3
+    assert "has no file 'none.csv'" in none.err
+    assert "next: " in none.err
+
+
+def test_vote_show_of_a_record_that_some_nodes_lack(maoctl: Maoctl, contested: Path) -> None:
+    told = maoctl("vote", "show", "--repo", str(contested), "--cell", "d.csv", "z", "").out
+    assert "1 of 3 nodes have it, and it is left out" in told
+    assert "a     (has the record)" in told
+    assert "b     (no such record)" in told
+    assert "(no such field)" not in told
+
+
+def test_vote_run_warns_of_paths_that_match_no_file(maoctl: Maoctl, repo: Path, tmp_path: Path) -> None:
+    file = tmp_path / "vdx.yaml"
+    file.write_text("files:\n- {path: 'metric/*.csv', key: [id]}\n- {path: 'd.csv', key: [id]}\n")
+    result = maoctl("vote", "run", "--repo", str(repo), "--branches", "a,b,c", "-d", str(file))
+    warned = [line for line in result.err.splitlines() if line.startswith("warning")]
+    assert warned == ["warning: the definition has rules for 'metric/*.csv', which apply to no file"]
 
 
 @pytest.mark.parametrize("args", [["show"], ["show", "a", "b", "c"], ["audit"], ["list"], ["ranking"]])

@@ -20,7 +20,7 @@ FILE   FIELD  KIND        SOURCE    SPELLING  MISSING  TOLERANCE
 d.csv  id     key         inferred
 d.csv  when   time        inferred
 d.csv  v      identifier  inferred
-d.csv  price  number      inferred  $         -
+d.csv  price  number      inferred  $         -        5 % (assumed)
 """
 SCHEMA: dict[str, Any] = {
     "commits": {"n1": "c" * 40},
@@ -38,8 +38,25 @@ SCHEMA: dict[str, Any] = {
                     "nodes": 3,
                     "declared": {"type": "time", "tolerance": 600, "error": 0.1},
                 },
-                {"name": "n", "kind": "number", "source": "inferred", "decimal": ",", "thousands": ". "},
-                {"name": "d", "kind": "date", "source": "inferred", "order": "mdy", "unsure": "why not"},
+                {
+                    "name": "n",
+                    "kind": "number",
+                    "source": "inferred",
+                    "decimal": ",",
+                    "thousands": ". ",
+                    "measured": True,
+                    "tolerance": 0.25,
+                    "noise": "estimated",
+                },
+                {
+                    "name": "d",
+                    "kind": "date",
+                    "source": "inferred",
+                    "order": "mdy",
+                    "unsure": "why not",
+                    "tolerance": 2,
+                    "noise": "estimated",
+                },
                 {
                     "name": "w",
                     "kind": "text",
@@ -54,6 +71,7 @@ SCHEMA: dict[str, Any] = {
         {"path": "y.json", "document": True, "lists": {"/l": ["a", "b"]}},
     ],
     "more": 7,
+    "unmatched": ["metric/*.csv"],
 }
 
 
@@ -122,14 +140,15 @@ def test_vote_schema_of_a_dataset(maoctl: Maoctl, gateway: RememberingGateway) -
     assert rows == [
         "FILE FIELD KIND SOURCE SPELLING MISSING TOLERANCE NODES",
         "d.csv (position) key inferred",
-        "d.csv t\\x1b[2J time declared 600 s or 10 % 3",
-        "d.csv n number inferred decimal comma, thousands '.' and space 0",
-        "d.csv d date inferred month, day 0",
+        "d.csv t\\x1b[2J time declared 10 min or 10 % 3",
+        "d.csv n measured number inferred decimal comma, thousands '.' and space 0.25 (estimated) 0",
+        "d.csv d date inferred month, day 2 d (estimated) 0",
         "d.csv w text inferred whatever the case all are values 0",
         "x.json voted as a whole",
         "y.json /l/* key: a, b inferred",
     ]
     assert result.err.splitlines() == [
+        "warning: the definition has rules for 'metric/*.csv', which apply to no file",
         "warning: d.csv: no column tells records apart",
         "warning: d.csv: d is compared as date: why not",
         "warning: d.csv: the version of n2 is not read: it is not CSV",

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from mao_datamgmt.monitoring.extract import UnreadableMetric, json_number
 from mao_runner.labels import ATTEMPT, RUN, STEP, labelled_attempt
 from mao_scheduler.schedules.cron import parse_cron
+from mao_shared import commit_messages
 from mao_shared.clients.responses import read_etag_revision
 from mao_shared.errors import InvalidInput
 from mao_shared.git_urls import remote_url_fault
 from mao_shared.models.common import Bytes, Seconds
-from mao_shared.runs.step_record import RECORD_BEGIN, RECORD_END, read_step_record
 from mao_shared.service.app import run_service
 from mao_shared.settings import ServiceSettings
 from mao_shared.web.dependencies import if_match
@@ -86,8 +86,8 @@ def test_numbers_records_of_vote_refuse_deep_json(how: RecordFormat) -> None:
 
 @pytest.mark.parametrize("text", [LONG, DEEP, f'{{"mao": {LONG}}}', "[1]", "nul"])
 def test_numbers_record_in_commit_message(text: str) -> None:
-    message = f"x\n{RECORD_BEGIN}\n{text}\n{RECORD_END}\n"
-    assert read_step_record(message) is None
+    message = f"x\n{commit_messages.BEGIN}\n{text}\n{commit_messages.END}\n"
+    assert commit_messages.read_step_record(message) is None
 
 
 @pytest.mark.parametrize("text", [LONG, DEEP, "[NaN"])

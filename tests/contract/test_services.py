@@ -31,6 +31,8 @@ CALLS = {
         GET /pipeline                 POST /pipeline/init
         GET /enrolments               GET|PUT|DELETE /enrolments/{}
         POST /store/accept
+        GET /catalogue                GET /catalogue/sources       GET /catalogue/{}/{}
+        POST /catalogue/inspect       POST /catalogue/plan         POST /catalogue/install
     """,
     "scheduler": """
         POST /pipeline/run            POST /cron/preview

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mao_datamgmt.monitoring.alarms import AlarmFilter
 from mao_datamgmt.monitoring.webhooks import GIVE_UP_AFTER, after_failure
 from mao_shared import keys
 from mao_shared.errors import AlreadyExists, InvalidInput, MaoError, NotFound
@@ -256,6 +257,43 @@ async def test_alarms_both_kinds_are_listed_page_by_page_each_once(tmp_path: Pat
             wanted = ["c-1", "c-2", "c-3", "run-1.rows", "run-2.rows"]
             seen = {"c-2", "run-1.rows"} if open_only else set()
             assert found == [a for a in wanted if a not in seen]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (AlarmFilter(), ["run-3.rows", "run-2.rows", "run-1.rows", "c-1"]),
+        (AlarmFilter(state="open"), ["run-3.rows", "run-1.rows"]),
+        (AlarmFilter(state="closed"), ["run-2.rows", "c-1"]),
+        (AlarmFilter(unacknowledged=True), ["run-3.rows", "run-1.rows", "c-1"]),
+        (AlarmFilter(kind="disk"), ["c-1"]),
+        (AlarmFilter(kind="none"), []),
+        (AlarmFilter(about="crawl"), ["run-3.rows"]),
+        (AlarmFilter(about="data", state="open"), ["run-1.rows"]),
+    ],
+)
+async def test_alarms_newest_first_with_filters(
+    tmp_path: Path, wanted: AlarmFilter, expected: list[str], limit: int
+) -> None:
+    async with working(tmp_path) as world:
+        await about_the_node(world, "c-1")  # over
+        about: dict[str, dict[str, str]] = {"1": {"dataset": "data"}, "2": {}, "3": {"pipeline": "crawl"}}
+        for number, names in about.items():
+            raised = NOW + timedelta(minutes=int(number))
+            record = alarm(f"run-{number}.rows").model_copy(update={"raised_at": raised, **names})
+            await world.manager.alarms.raise_(record)
+        await world.manager.alarms.acknowledge("run-2.rows", "Ada", "")
+        found: list[str] = []
+        cursor = None
+        while True:
+            page = await world.manager.alarms.newest(wanted, limit, cursor)
+            found += [item.id for item in page.items]
+            if (cursor := page.cursor) is None:
+                break
+        assert found == expected
+        with pytest.raises(InvalidInput):
+            await world.manager.alarms.newest(wanted, 1, "0")
 
 
 @pytest.mark.parametrize("cursor", ["x", "9.", "-1.a", "0", "1.not-a-cursor"])

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mao_datamgmt.app import make_app
 from mao_shared.errors import Conflict
+from mao_shared.models.progress import OngoingWork
+from mao_shared.progress import OngoingRequests
+from mao_shared.request_context import current_request_id
 from mao_shared.store.memory import MemoryStore
 from tests.support.git import git
 
@@ -37,6 +42,30 @@ def dataset(api: Api, few_files: Path) -> Path:
     answer = api.put("/datasets/data", json={"name": "data", "master": str(master)})
     assert answer.status_code == 200, answer.text
     return master
+
+
+class LastWork(OngoingRequests):
+    """Keeps how far each piece of work was at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: list[OngoingWork] = []
+
+    @contextmanager
+    def track(self, work: OngoingWork) -> Iterator[None]:
+        with super().track(work):
+            yield
+            self.ended += self.of(current_request_id() or "")
+
+
+def test_api_clone_says_how_far_it_is(api: Api, few_files: Path) -> None:
+    ongoing = api.app.state.ongoing = LastWork()
+    master = Path(api.post("/bare-repo/init", json={"name": "data"}).json()["master"])
+    git(few_files, "push", "-q", str(master), "ground-truth")
+    assert api.put("/datasets/data", json={"name": "data", "master": str(master)}).status_code == 200
+    objects = len(git(few_files, "rev-list", "--objects", "ground-truth").splitlines())
+    assert [(work.what, work.subject, work.unit) for work in ongoing.ended] == [("clone", "data", "objects")]
+    assert (ongoing.ended[0].done, ongoing.ended[0].total) == (objects, objects)
 
 
 def test_api_bare_repository(api: Api) -> None:

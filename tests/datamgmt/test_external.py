@@ -24,10 +24,10 @@ from mao_datamgmt.external.inbox import InboxEntry
 from mao_datamgmt.external.insights import parse_key
 from mao_git import Clone
 from mao_shared import keys
+from mao_shared.commit_messages import read_step_record
 from mao_shared.errors import InvalidInput
 from mao_shared.models import Dataset, Enrolment, ResolvedStep
 from mao_shared.models.external import ExternalWrite, Receipt
-from mao_shared.runs.step_record import read_step_record
 from mao_shared.store import Store
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump

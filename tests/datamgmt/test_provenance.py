@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from mao_datamgmt.provenance import manifest
 from mao_shared import keys
+from mao_shared.commit_messages import read_step_record
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import OutputFile, StepRun
-from mao_shared.runs.step_record import read_step_record
 from mao_shared.store.memory import MemoryStore
 from tests.support.git import git
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt.steps.reproduce import MAX_LISTED, FileDigest, OutputComparison, summarize
+from mao_shared.commit_messages import read_step_record
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Original, Reproduced, Run, StepRun
-from mao_shared.runs.step_record import read_step_record
 from mao_shared.states import StepPhase
 from mao_shared.store.memory import MemoryStore
 from tests.support.git import bare_repository, file_at, git

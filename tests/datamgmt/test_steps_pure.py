@@ -18,8 +18,8 @@ from mao_datamgmt.steps.queue import blocked_by, earlier_tick, earlier_tick_reas
 from mao_datamgmt.steps.workspaces import StoredWorkspace, expired
 from mao_git.remotes import host_keys
 from mao_git.remotes.host_keys import KnownHostKeys, SshHost, known_keys, parse_ssh_host, untrusted
+from mao_shared.commit_messages import read_step_record
 from mao_shared.models import Run, StepRun
-from mao_shared.runs.step_record import read_step_record
 from mao_shared.states import StepPhase
 
 from .world import BEGIN, run_of, step

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -79,22 +77,11 @@ def node(tmp_path: Path, previous: Path) -> Iterator[NativeNode]:
 def switch(node: NativeNode, tree: Path, *, killed: bool = False) -> None:
     """Restart the node from another checkout; if `killed`, all its processes are killed first."""
     if killed:
-        kill_all(node)
+        node.kill_all()
     else:
         node.stop()
     node.env["PYTHONPATH"] = packages(tree)
     node.restart()
-
-
-def kill_all(node: NativeNode) -> None:
-    """Kill the supervisor and all its descendants with SIGKILL."""
-    os.kill(node.pid, signal.SIGSTOP)  # otherwise it restarts the killed processes
-    children = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
-    below = [Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in children]
-    for pid in [*children, *(child for some in below for child in some), str(node.pid)]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-    node.killed()
 
 
 def start_gated(node: NativeNode) -> tuple[str, str]:

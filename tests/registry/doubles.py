@@ -16,6 +16,7 @@ from mao_shared.agreements import Agreement, AgreementFiles, make_agreement
 from mao_shared.clock import SystemClock
 from mao_shared.errors import InvalidInput, MaoError, StoreUnavailable
 from mao_shared.models import Dataset, Enrolment, ResolvedImage
+from mao_shared.models.dataset import BareRepository
 from mao_shared.models.node import EngineInfo
 from mao_shared.models.tool import Pull
 from mao_shared.store import Check, Store, Write
@@ -30,6 +31,8 @@ class WillingServices:
     def __init__(self) -> None:
         self.images: list[tuple[str, Pull]] = []
         self.datasets: list[str] = []
+        self.remotes: list[str] = []  # that were asked
+        self.made: list[str] = []  # repositories
         self.asked_logs: list[tuple[str, str | None]] = []
         self.build = "a"  # of which all digests are made
         self.log = b"first line\nsecond line\n"
@@ -44,6 +47,13 @@ class WillingServices:
 
     async def prepare_dataset(self, dataset: Dataset) -> None:
         self.datasets.append(dataset.name)
+
+    async def check_remote(self, master: str) -> None:
+        self.remotes.append(master)
+
+    async def make_repository(self, name: str) -> BareRepository:
+        self.made.append(name)
+        return BareRepository(name=name, master=f"/srv/bare/{name}.git")
 
     async def engine(self) -> EngineInfo:
         return EngineInfo(version="1", slots=4, cpus=2, memory=2**30, running=0)

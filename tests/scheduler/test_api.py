@@ -194,6 +194,16 @@ async def test_backfill_queues_missed_and_absent_ticks(
     for run_ in (missed, done):
         await memory.create(keys.run(NODE, run_.id), dump(run_))
     path = f"/jobs/{job['id']}/backfill"
+    before = await run_records(memory).page()
+    dry = await post(http, path, {"since": ticks[0].isoformat(), "dry_run": True})
+    assert (dry["queued"], dry["present"], dry["more_since"]) == ([], 1, None)
+    assert [(tick["run"], tick["missed"], tick["reason"]) for tick in dry["ticks"]] == [
+        (names[0], None, None),
+        (names[1], "late", "Too late."),
+        (names[3], None, None),
+    ]
+    assert dry["ticks"][0]["scheduled_for"] == f"{ticks[0]:%Y-%m-%dT%H:%M:%SZ}"
+    assert await run_records(memory).page() == before
     found = await post(http, path, {"since": ticks[0].isoformat()})
     assert found == {"queued": [names[0], names[1], names[3]], "present": 1, "more_since": None}
     again = await run_records(memory).get(names[1])
@@ -207,7 +217,10 @@ async def test_backfill_stops_at_max_catch_up_and_returns_next_tick(http: httpx.
     job = await post(http, "/pipeline/run", {"name": "crawler", "cron": "* * * * *", "max_catch_up": 3}, 201)
     path = f"/jobs/{job['id']}/backfill"
     span = {"since": "2026-11-24T06:00:00Z", "until": "2026-11-24T06:04:00Z"}
+    dry = await post(http, path, span | {"dry_run": True})
+    assert (len(dry["ticks"]), dry["more_since"]) == (3, "2026-11-24T06:03:00Z")
     first = await post(http, path, span)
+    assert first["queued"] == [tick["run"] for tick in dry["ticks"]]
     assert len(first["queued"]) == 3
     assert first["more_since"] == "2026-11-24T06:03:00Z"
     second = await post(http, path, span | {"since": first["more_since"]})

@@ -201,8 +201,8 @@ def test_compose_file_images_are_told_commit_that_client_names() -> None:
     ("service", "settings"),
     [
         ("scheduler", {"MAO_LATE_AFTER"}),
-        ("registry", {"MAO_SILENT_AFTER"}),
-        ("gateway", {"MAO_KEEP_AUDIT", "MAO_KEEP_AUDIT_DAYS"}),
+        ("registry", {"MAO_SILENT_AFTER", "MAO_CATALOGUES"}),
+        ("gateway", {"MAO_KEEP_AUDIT", "MAO_KEEP_AUDIT_DAYS", "MAO_PUBLIC_STATUS"}),
     ],
 )
 def test_compose_file_settings_reach_service_that_reads_them(service: str, settings: set[str]) -> None:

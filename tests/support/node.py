@@ -137,8 +137,14 @@ class NativeNode:
             self._process.wait()
             self._reader.join(10)
 
-    def killed(self) -> None:
-        """Reap the node's process after all of the node was killed with SIGKILL."""
+    def kill_all(self) -> None:
+        """Kill the supervisor and all its descendants with SIGKILL."""
+        os.kill(self.pid, signal.SIGSTOP)  # otherwise it restarts the killed processes
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        below = [Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in children]
+        for pid in [*children, *(child for some in below for child in some), str(self.pid)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
         self.http.close()
         if self._process is not None:
             self._process.wait(60)

@@ -56,10 +56,11 @@ class Cell:
 class FileDecision:
     """The decision on a file. `content` is None if the result has no such file.
 
-    `cells` are those in which nodes differ, in the file's order. `conflicts` is the number of undecided
-    cells. `notes`: what was done; `warnings`: why it may be wrong. `abstained` has the reason for each node
-    whose version did not vote. `fields`: how those in which nodes differ were compared; `groups`: nodes that
-    had one voice together. `samples`: what a later vote may learn about a field.
+    `cells` are those in which nodes differ, in the file's order; `contested` of them have no majority.
+    `conflicts` is the number of undecided cells. `notes`: what was done; `warnings`: why it may be wrong.
+    `abstained` has the reason for each node whose version did not vote. `fields`: how those in which nodes
+    differ were compared; `groups`: nodes that had one voice together. `samples`: what a later vote may learn
+    about a field.
     """
 
     content: bytes | None
@@ -74,6 +75,7 @@ class FileDecision:
     groups: list[NodeGroup] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     samples: Mapping[str, PastCells] = field(default_factory=dict)
+    contested: int = 0
 
 
 def fixed_point(weight: float) -> int:

@@ -32,8 +32,17 @@ _DIGITS = re.compile(r"[0-9]+")
 _TALLIES_IN_RULES_3 = {"__all__": {"shared": True}}
 _NOT_IN_RULES_3: dict[str, Any] = {
     "definition": True,
+    "contested": True,
     "votes": _TALLIES_IN_RULES_3,
-    "files": {"__all__": {"fields": True, "warnings": True, "groups": True, "votes": _TALLIES_IN_RULES_3}},
+    "files": {
+        "__all__": {
+            "contested": True,
+            "fields": True,
+            "warnings": True,
+            "groups": True,
+            "votes": _TALLIES_IN_RULES_3,
+        }
+    },
 }
 
 
@@ -86,6 +95,7 @@ def describe(vote: FileVote) -> FileEvidence:
         votes=dict(sorted(vote.votes.items())),
         conflicts=vote.conflicts,
         cells=vote.differing_cells,
+        contested=vote.contested,
         notes=vote.notes,
         warnings=vote.warnings,
         abstained=dict(sorted(vote.abstained.items())),
@@ -121,7 +131,7 @@ def file_line(vote: FileVote) -> bytes:
             "values": {node: entry.id for node, entry in sorted(vote.entries.items())},
             "chosen": None if vote.placed is None else vote.placed.id,
             "why": vote.why,
-            "contested": vote.conflicts > 0,
+            "contested": vote.contested > 0,
         }
     )
 
@@ -162,6 +172,7 @@ class RoundTotals:
     files: list[FileEvidence] = field(default_factory=list)
     conflicts: int = 0
     cells: int = 0
+    contested: int = 0
     listed: int = 0
 
     def add(self, vote: FileVote) -> None:
@@ -183,6 +194,7 @@ class RoundTotals:
         if len(self.files) < MAX_FILES:
             self.files.append(describe(vote))
         self.cells += vote.differing_cells
+        self.contested += vote.contested
         by_record = vote.how == "records"
         for line in (cell_line(vote.path, cell) for cell in vote.cells) if by_record else [file_line(vote)]:
             if self.listed >= MAX_CELLS or len(self.lines) + len(line) > MAX_CELL_BYTES:

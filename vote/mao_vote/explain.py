@@ -289,15 +289,44 @@ def contested_cells(clone: Clone, decided: DecidedRound) -> Iterator[ContestedCe
 
 
 def page_of_cells(
-    clone: Clone, decided: DecidedRound, file: str | None, limit: int, cursor: str | None
+    clone: Clone,
+    decided: DecidedRound,
+    file: str | None,
+    limit: int,
+    cursor: str | None,
+    *,
+    contested: bool = False,
 ) -> CellPage:
-    """Return a page of contested cells after the first `cursor` ones. Raises InvalidInput."""
+    """Return a page of the cells in which nodes differ, after the first `cursor` ones.
+
+    Raises InvalidInput, and NotFound for a file that neither ground truth nor any node has.
+
+    Args:
+        file: only its cells.
+        contested: only cells in which no value has a majority.
+    """
     if cursor is not None and not re.fullmatch("[0-9]{1,18}", cursor):
         raise cursor_invalid()
     start = int(cursor or 0)
-    typed = (cell for cell in contested_cells(clone, decided) if file is None or cell.file == file)
+    if file is not None:
+        _require_file(clone, decided, file)
+    typed = (
+        cell
+        for cell in contested_cells(clone, decided)
+        if file in (None, cell.file) and (cell.contested or not contested)
+    )
     items = list(islice(typed, start, start + limit + 1))
     return CellPage(items=items[:limit], cursor=str(start + limit) if len(items) > limit else None)
+
+
+def _require_file(clone: Clone, decided: DecidedRound, file: str) -> None:
+    described = (entry.path for entry in decided.evidence.files)
+    if file not in described and clone.entry(decided.commit, file) is None:
+        raise NotFound(
+            f"Round {decided.evidence.round} has no file {file!r}.",
+            code="path-not-found",
+            next="List the files over which nodes differ: maoctl vote show … (without --file)",
+        )
 
 
 def explain_cell(clone: Clone, decided: DecidedRound, file: str, key: str, field: str) -> Explanation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -37,6 +37,7 @@ from .records import (
     vote_key,
     vote_table,
 )
+from .rule_effects import warnings_on_lines, warnings_on_rule
 from .vdx import Standing
 from .vdx.columns import uses_vdx, vdx_judge
 from .versions import (
@@ -63,6 +64,12 @@ class DisputedCells(Sequence[Cell]):
     ) -> None:
         self._aligned, self._differences, self._columns = aligned, differences, columns
         self._order = sort_differences(differences)
+
+    @property
+    def contested(self) -> int:
+        """The number of cells in which no more than half of the voters have the chosen value."""
+        columns = sum(cell.contested for cell in self._columns)
+        return columns + sum(int(found.cells["contested"].sum()) for found in self._differences)
 
     def __len__(self) -> int:
         return len(self._columns) + self._order.height
@@ -155,16 +162,18 @@ def decide_records(request: RecordVote) -> FileDecision:
     rows = None if places is None else [aligned.rows_at(index, places) for index in range(len(readings))]
     if places is not None and key.source == "position":
         aligned = number_records(aligned, places)
+    cells = DisputedCells(aligned, votes.differences, plan.cells)
     return FileDecision(
         write_result(result, readings, request.file_format, request.rule, key, style, request.weights, rows),
         "records",
         key,
-        DisputedCells(aligned, votes.differences, plan.cells),
+        cells,
         dict(sorted(tallies.items())),
         votes.conflicts + plan.conflicts,
         notes=[*left_out, *votes.notes, *rewrite_notes(result, readings, request.file_format)],
         warnings=[
-            *_warnings_on_rule(request, readings),
+            *warnings_on_rule(request.rule, request.file_format, readings),
+            *warnings_on_lines(result.height, key, readings),
             *([key.unsure] if key.unsure else []),
             *votes.warnings,
             *warnings_on_fields(votes.fields, groups),
@@ -174,20 +183,8 @@ def decide_records(request: RecordVote) -> FileDecision:
         fields=describe_fields(votes.fields),
         groups=groups,
         samples={report.name: report.sample for report in votes.fields if report.sample is not None},
+        contested=cells.contested,
     )
-
-
-def _warnings_on_rule(request: RecordVote, readings: Sequence[ParsedVersion]) -> Iterator[str]:
-    """Yield what the definition says of this file that can have no effect."""
-    rule, nodes = request.rule, sum(reading.version.votes for reading in readings)
-    if isinstance(rule.rows, int) and rule.rows > nodes:
-        yield f"rows: {rule.rows} leaves out every record, since only {nodes} nodes vote on this file"
-    if request.file_format.tabular:
-        known = {name for reading in readings for name in reading.version.table.columns}
-        declared = dict.fromkeys([*rule.fields, *rule.ignore, *rule.volatile])
-        for name in declared:
-            if name.removeprefix("/") not in known | {"*"}:
-                yield f"the definition names the field {name!r}, which no node has in this file"
 
 
 def read_versions(request: RecordVote) -> tuple[list[ParsedVersion], Key, dict[str, str]]:
@@ -331,6 +328,7 @@ def _vote(
         request.error,
         judge,
         definition.history != "NONE",
+        definition.history != "NONE" and definition.collation == "AGREEMENT",
         definition.groups,
         readings[0].shape == "document",
         definition.ties,

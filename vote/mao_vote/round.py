@@ -132,6 +132,7 @@ def vote_round(
         decided=dict(sorted(totals.decided.items())),
         conflicts=totals.conflicts,
         cells=totals.cells,
+        contested=totals.contested,
         cells_listed=totals.listed,
         votes=totals.votes,
         files=totals.files,

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from mao_git import Clone, LogEntry
 from mao_shared.errors import InvalidInput, NotFound
-from mao_shared.models.evidence import DecidedRound, RoundPage, RoundSummary
+from mao_shared.models import GROUND_TRUTH
+from mao_shared.models.evidence import DecidedRound, Evidence, RoundPage, RoundSummary
+from mao_shared.models.round import VoteDefinition
 from mao_shared.store.protocol import cursor_invalid
 
 from .evidence import TRAILER, evidence_path, load_evidence
@@ -75,6 +77,21 @@ def latest_rounds(clone: Clone, tip: str, max_rounds: int) -> Iterator[DecidedRo
         if number == max_rounds:
             return
         yield read_evidence(clone, commit, round_id)
+
+
+def newest_evidence(clone: Clone) -> Evidence | None:
+    """Return the evidence of the newest round of ground truth; None without one that can be read."""
+    try:
+        newest = next(latest_rounds(clone, clone.resolve(GROUND_TRUTH), 1), None)
+    except (NotFound, InvalidInput):  # no ground truth yet, or evidence that cannot be read
+        return None
+    return None if newest is None else newest.evidence
+
+
+def newest_definition(clone: Clone) -> VoteDefinition:
+    """Return the definition by which the newest round was decided, the default if there is none."""
+    evidence = newest_evidence(clone)
+    return VoteDefinition() if evidence is None else evidence.definition
 
 
 def find_round(clone: Clone, tip: str, prefix: str | None) -> DecidedRound:

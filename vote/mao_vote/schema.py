@@ -12,8 +12,9 @@ from mao_shared.models.schema import MAX_SCHEMA_FILES, FieldSchema, FileSchema, 
 
 from . import records
 from .file_vote import RecordVote, read_versions
-from .records import Key, Rules, summarize_document, summarize_table
-from .tree_vote import find_obstacle, is_own
+from .ledger import Ledger, read_ledger
+from .records import Key, Memory, Rules, summarize_document, summarize_table
+from .tree_vote import RULES, find_obstacle, is_own
 from .versions import ParsedVersion, TooFewReadable, plan_columns
 
 MAX_SCHEMA_FIELDS = 500  # of a file
@@ -21,7 +22,11 @@ MAX_SCHEMA_NOTES = 10  # on a document
 
 
 def describe_schema(
-    clone: Clone, commits: Mapping[str, str], definition: VoteDefinition, paths: Sequence[str]
+    clone: Clone,
+    commits: Mapping[str, str],
+    definition: VoteDefinition,
+    paths: Sequence[str],
+    base: str | None = None,
 ) -> Schema:
     """Return what the first `MAX_SCHEMA_FILES` of the files at `paths` are, in the nodes' commits.
 
@@ -29,11 +34,28 @@ def describe_schema(
 
     Args:
         commits: by node.
+        base: the ground truth before, from whose ledger noise is learnt too.
     """
     chosen = list(dict.fromkeys(paths))
-    files = [_describe_path(clone, commits, definition, path) for path in chosen[:MAX_SCHEMA_FILES]]
-    more = max(len(chosen) - MAX_SCHEMA_FILES, 0)
-    return Schema(commits=dict(commits), definition=definition, files=files, more=more)
+    past = read_ledger(clone, base, RULES).ledger if definition.memory else Ledger()
+    files = [_describe_path(clone, commits, definition, path, past) for path in chosen[:MAX_SCHEMA_FILES]]
+    return Schema(
+        commits=dict(commits),
+        definition=definition,
+        files=files,
+        more=max(len(chosen) - MAX_SCHEMA_FILES, 0),
+        unmatched=find_unmatched(clone, commits.values(), definition),
+    )
+
+
+def find_unmatched(clone: Clone, commits: Iterable[str], definition: VoteDefinition) -> list[str]:
+    """Return the paths in `files` of a definition that apply to no file of the commits."""
+    if not definition.files:
+        return []
+    unused = {id(rule): rule.path for rule in definition.files}
+    for path in {path for commit in commits for path in clone.list_paths(commit) if not is_own(path)}:
+        unused.pop(id(definition.rule_for(path)), None)
+    return list(unused.values())
 
 
 def list_record_files(clone: Clone, commits: Iterable[str], definition: VoteDefinition) -> list[str]:
@@ -49,7 +71,7 @@ def list_record_files(clone: Clone, commits: Iterable[str], definition: VoteDefi
 
 
 def _describe_path(
-    clone: Clone, commits: Mapping[str, str], definition: VoteDefinition, path: str
+    clone: Clone, commits: Mapping[str, str], definition: VoteDefinition, path: str, past: Ledger
 ) -> FileSchema:
     entries = {node: clone.entry(commit, path) for node, commit in commits.items()}
     blobs = {node: entry.id for node, entry in entries.items() if entry is not None and entry.is_file}
@@ -69,22 +91,28 @@ def _describe_path(
     unread = {node: obstacles[blob] or "" for node, blob in blobs.items() if blob not in contents}
     if 2 * len(unread) >= len(blobs):
         return FileSchema(path=path, whole=", ".join(sorted(set(unread.values()))), abstained=unread)
-    found = describe_file(path, versions, definition)
+    found = describe_file(path, versions, definition, past.memory(path))
     found.abstained |= unread
     return found
 
 
-def describe_file(path: str, versions: Mapping[str, bytes], definition: VoteDefinition) -> FileSchema:
+def describe_file(
+    path: str,
+    versions: Mapping[str, bytes],
+    definition: VoteDefinition,
+    memory: Mapping[str, Memory] | None = None,
+) -> FileSchema:
     """Return what a record file is.
 
     Args:
         versions: the nodes' contents of it, of which there is at least one.
+        memory: field → cells of earlier rounds, to learn noise from.
     """
     file_format, rule = records.record_format(path), definition.rule_for(path)
     if file_format is None:
         return FileSchema(path=path, whole="its name is not that of a record file")
     error = definition.params.error if rule.error is None else rule.error
-    request = RecordVote(path, file_format, rule, versions, None, {}, error, definition, {}, {})
+    request = RecordVote(path, file_format, rule, versions, None, {}, error, definition, {}, memory or {})
     try:
         readings, key, abstained = read_versions(request)
     except TooFewReadable as why:
@@ -107,7 +135,7 @@ def _describe_fields(
 ) -> Iterator[FieldSchema]:
     """Yield the fields that are voted, in the order of the result; of a document by name."""
     rule = request.rule
-    rules = Rules(rule, request.blank, not request.file_format.tabular)
+    rules = Rules(rule, request.blank, not request.file_format.tabular, request.error, memory=request.memory)
     aligned = records.align([reading.version for reading in readings], key)
     if readings[0].shape == "document":
         summaries = summarize_document(aligned, rules)
@@ -129,5 +157,9 @@ def _describe_fields(
             zoned=found.kind.is_zoned,
             missing=list(found.missing),
             nodes=found.nodes,
+            measured=found.noise.measured,
+            tolerance=found.noise.tolerance.absolute,
+            error=found.noise.tolerance.relative,
+            noise=found.noise.source,
             declared=found.declared,
         )

@@ -61,6 +61,12 @@ class FileVote:
     fields: list[FieldEvidence] = field(default_factory=list)
     groups: list[NodeGroup] = field(default_factory=list)
     samples: Mapping[str, PastCells] = field(default_factory=dict)
+    contested_records: int = 0
+
+    @property
+    def contested(self) -> int:
+        """Number of cells in which no value has a majority, as `contested` in the list of cells."""
+        return self.contested_records if self.how == "records" else int(self.conflicts > 0)
 
     @property
     def differing_cells(self) -> int:
@@ -263,6 +269,7 @@ def _decide_records(
         found.fields,
         found.groups,
         found.samples,
+        found.contested,
     )
 
 

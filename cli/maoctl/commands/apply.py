@@ -44,7 +44,8 @@ def apply(
     yes: YesOption = False,
     output: OutputOption = None,
 ) -> None:
-    """Create or update what files declare: tools, datasets, pipelines, enrolments, jobs, webhooks."""
+    """Create or update what files declare: tools, datasets, pipelines, enrolments, jobs, webhooks,
+    channels, rules, heartbeats. A masked URL, as 'get' prints it, keeps the one that the node has."""
     from maoctl.declared import plan
     from maoctl.documents import read_paths
 
@@ -83,11 +84,11 @@ def _apply_one(session: CliSession, wanted: Wanted, dry_run: bool) -> str:
 
     declared = KINDS[wanted.kind]
     present = declared.find(session.client, wanted.name)
+    wanted = wanted.settled(session.client, present)
     if present is None:
         if not dry_run:
             declared.create(session.client, wanted.record)
         return "created"
-    wanted = wanted.completed(present)
     if wanted.is_met_by(present):
         return "unchanged"
     if not dry_run:
@@ -121,11 +122,11 @@ def diff(context: typer.Context, file: FilesOption, output: OutputOption = None)
     changes: list[dict[str, Any]] = []
     for item in plan(read_paths(file)):
         present = KINDS[item.kind].find(session.client, item.name)
-        item = item if present is None else item.completed(present)
+        item = item.settled(session.client, present)
         if present is not None and item.is_met_by(present):
             continue
         known = set(item.fields) if present is None else set(present.fields)
-        after = {key: value for key, value in item.fields.items() if key in known and key != "secret"}
+        after = {key: value for key, value in item.shown().items() if key in known}
         lines = _unified(f"{item.kind}/{item.name}", present.fields if present else None, after)
         result = "created" if present is None else "updated"
         changes.append({"kind": item.kind, "name": item.name, "result": result, "diff": "\n".join(lines)})

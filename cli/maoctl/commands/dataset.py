@@ -21,7 +21,7 @@ from maoctl.text import plain, size
 from maoctl.tree import App
 from maoctl.views import contents, registry
 
-from . import dataset_contents, dataset_sync
+from . import dataset_contents, dataset_history, dataset_quarantine, dataset_sync
 
 if TYPE_CHECKING:
     from mao_shared.models.dataset import DatasetStatus
@@ -210,7 +210,7 @@ def update(
         from mao_shared.models.common import drop_unknown_fields
 
         found = drop_unknown_fields(records.fetch(session.client.datasets, name).record)
-        with working(f"Cloning {name}"):
+        with working(f"Cloning {name}", session):
             session.client.datasets.ensure(records.build(Dataset, found.model_dump(mode="json") | changes))
         say(
             f"this node's clone of {name} uses the new remote; on other nodes: maoctl pipeline enrol PIPELINE"
@@ -278,4 +278,6 @@ def clone_url(context: typer.Context, name: DatasetArgument) -> None:
 
 
 dataset_contents.add_to(app)
+dataset_history.add_to(app)
 dataset_sync.add_to(app)
+app.add_typer(dataset_quarantine.app, name="quarantine")

@@ -231,7 +231,8 @@ def _fetch(
     with transfer(f"Downloading {name}", target) as counted:
         if path:
             try:
-                return session.client.datasets.download(name, path, counted, ref=ref), True
+                found = session.client.datasets.download(name, path, counted, ref=ref, on_size=counted.expect)
+                return found, True
             except InvalidInput as error:
                 if error.code != "path-not-a-file":
                     raise

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mao_shared.errors import MaoError, PeerUnavailable
+from mao_shared.errors import MaoError, PeerUnavailable, Unavailable
 from mao_shared.states import RunPhase
 from maoctl.arguments import duration_option
 from maoctl.exits import CommandError, ExitCode
-from maoctl.output import say, with_kind, write
+from maoctl.output import CLEAR_SCREEN, is_redrawn, print_changes, say, write
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import span
 from maoctl.tree import App
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5  # between checks with --wait
 DEFAULT_TIMEOUT = 60.0  # seconds
 LOGS = "See the logs of the node's services."
+WATCH_SECONDS, MIN_WATCH_SECONDS = 2.0, 0.2  # between two looks
 CLOCK_TOLERANCE = timedelta(seconds=30)  # half the default start deadline of a schedule
 
 
@@ -176,6 +177,7 @@ def measure_load(session: CliSession) -> tuple[Load, list[Run]]:
         engine = None
     phases = (RunPhase.RUNNING, RunPhase.QUEUED)
     active = {phase: list(client.runs.list(phase=phase)) for phase in phases}
+    runs = list(chain.from_iterable(active.values()))
     disk = status.disk
     load = Load(
         node=status.node,
@@ -188,25 +190,75 @@ def measure_load(session: CliSession) -> tuple[Load, list[Run]]:
         running=len(active[RunPhase.RUNNING]),
         queued=len(active[RunPhase.QUEUED]),
         problems=len(status.conditions),
+        runs=[run.id for run in runs],
     )
-    return load, list(chain.from_iterable(active.values()))
+    return load, runs
 
 
-def top(context: typer.Context, output: OutputOption = None) -> None:
+def top(
+    context: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again and again.")] = False,
+    interval: Annotated[
+        float | None, duration_option("Time between two looks with --watch [default: 2s].", "--interval")
+    ] = None,
+    output: OutputOption = None,
+) -> None:
     """Show the load of this node: slots, memory, disk, and the runs that have not ended."""
     session = get_session(context, output)
-    load, runs = measure_load(session)
-    if not session.output.for_people:
-        document = load.document() | {"runs": [run.id for run in runs]}
-        session.data(with_kind(LOAD.kind, document), lambda: session.show_one(LOAD, load))
-        return
+    if watch:
+        watch_load(session, WATCH_SECONDS if interval is None else max(interval, MIN_WATCH_SECONDS))
+    else:
+        show_load(session, *measure_load(session))
+
+
+def show_load(session: CliSession, load: Load, runs: list[Run]) -> None:
+    """Print a load, with the runs in a table below it for people."""
     session.show_one(LOAD, load)
-    if runs:
+    if runs and session.output.for_people:
         write("\n")
         session.show(ACTIVE_RUN, runs)
+
+
+def watch_load(session: CliSession, interval: float) -> None:
+    """Show the load every `interval` seconds, until the user interrupts.
+
+    On a terminal, each takes the place of the one before; elsewhere only one that differs is shown. Raises
+    Unavailable if the node does not answer at the first look, or several times in a row.
+    """
+    from maoctl.follow import MAX_FAILURES
+
+    last: object = None
+    failures = 0
+    while True:
+        try:
+            load, runs = measure_load(session)
+        except Unavailable as error:
+            failures += 1
+            if last is None or failures > MAX_FAILURES:
+                raise
+            say(error.detail)
+        else:
+            failures = 0
+            # Free space differs at each look, and would make each one differ.
+            now = (replace(load, disk_free=None), [(run.id, run.phase) for run in runs])
+            if is_redrawn():
+                write(CLEAR_SCREEN)
+            if is_redrawn() or now != last:
+                _show_next_load(session, load, runs, is_first=last is None)
+            last = now
+        session.pause(interval)
+
+
+def _show_next_load(session: CliSession, load: Load, runs: list[Run], *, is_first: bool) -> None:
+    """Print a load below the one before: in JSON a line, in YAML a document."""
+    if session.output.for_people:
+        write("" if is_first or is_redrawn() else "\n")
+        show_load(session, load, runs)
+    else:
+        print_changes(LOAD, [load], session.output, session.now, None)
 
 
 def add_to(app: App) -> None:
     """Add the commands to the root."""
     app.command(epilog=example("maoctl doctor", "maoctl doctor --wait --timeout 60s"))(doctor)
-    app.command(epilog=example("maoctl top", "maoctl top -o json"))(top)
+    app.command(epilog=example("maoctl top", "maoctl top --watch", "maoctl top -o json"))(top)

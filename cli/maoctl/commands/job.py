@@ -77,6 +77,7 @@ def backfill(
     until: Annotated[
         str | None, typer.Option(help="Like --since [default: now].", show_default=False)
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print which ticks would run.")] = False,
     output: OutputOption = None,
 ) -> None:
     """Run missed ticks."""
@@ -86,11 +87,13 @@ def backfill(
     if begin > end:
         raise typer.BadParameter("later than --until", param_hint="--since")
     with did_you_mean((job, session.client.jobs)):
-        answer = session.client.jobs.backfill(job, begin, end)
-    say(f"job/{job}: {len(answer.queued)} queued, {answer.present} already run or running")
+        answer = session.client.jobs.backfill(job, begin, end, dry_run=dry_run)
+    runs = [tick.run for tick in answer.ticks] if dry_run else answer.queued
+    done = "would be queued (dry run)" if dry_run else "queued"
+    say(f"job/{job}: {len(runs)} {done}, {answer.present} already run or running")
     if answer.more_since:  # the node's cap
         say(f"next: maoctl job backfill {job} --since {plain(answer.more_since)}")
-    session.data(answer, lambda: write("".join(f"run/{run_id}\n" for run_id in answer.queued)))
+    session.data(answer, lambda: write("".join(f"run/{run_id}\n" for run_id in runs)))
 
 
 @app.command(epilog=example("maoctl job preview '30 2 * * mon-fri' --timezone Europe/Zurich"))

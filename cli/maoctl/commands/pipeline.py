@@ -88,12 +88,19 @@ def create(
             "--metric", metavar=arguments.METRIC_METAVAR, help=arguments.METRIC_HELP, show_default=False
         ),
     ] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--check", metavar=arguments.CHECK_METAVAR, help=arguments.CHECK_HELP, show_default=False
+        ),
+    ] = None,
     overlap: OverlapOption = None,
     agree: AgreeOption = None,
     output: OutputOption = None,
 ) -> None:
     """Create a pipeline of several steps and enrol this node in it."""
     steps = arguments.with_metrics([parse_step(text) for text in step], metric or [])
+    steps = arguments.with_checks(steps, check or [])
     fields = {"name": name, "description": description, "steps": steps, "agree": agree or []}
     _create(get_session(context, output), fields | records.given(overlap=overlap))
 
@@ -111,7 +118,7 @@ def _create(session: CliSession, fields: dict[str, Any]) -> None:
             )
     names: list[tuple[str, Any]] = [(step.tool, session.client.tools) for step in steps]
     names += [(step.dataset, session.client.datasets) for step in steps]
-    with did_you_mean(*names), working("Pulling the images"):
+    with did_you_mean(*names), working("Pulling the images", session):
         made = session.client.pipelines.init(wanted)
     session.done(PIPELINE, made, "created; this node is enrolled")
 
@@ -223,7 +230,7 @@ def enrol(
 ) -> None:
     """Enrol this node in a pipeline, or renew the enrolment; pins the tools as they are now."""
     session = get_session(context, output)
-    with did_you_mean((name, session.client.pipelines)), working("Pulling the images"):
+    with did_you_mean((name, session.client.pipelines)), working("Pulling the images", session):
         enrolment = session.client.enrolments.enrol(name, agree or [])
     session.done(ENROLMENT, enrolment, "enrolled")
 
@@ -285,7 +292,7 @@ def approve(
             f"Invalid revision {revision!r}; use 32 hexadecimal digits.",
             f"See the revision: maoctl pipeline diff {name}",
         )
-    with did_you_mean((name, session.client.pipelines)), working("Pulling the images"):
+    with did_you_mean((name, session.client.pipelines)), working("Pulling the images", session):
         enrolment = session.client.pipelines.approve(name, revision, agree or [])
     session.done(ENROLMENT, enrolment, "approved")
 

@@ -13,7 +13,7 @@ from maoctl.lookup import find_run, newest_run, other_nodes_run
 from maoctl.output import print_facts, print_records, say, write
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.tree import App
-from maoctl.views.runs import RUN, STEP, run_facts
+from maoctl.views.runs import RUN, STEP, STEP_CHECK, run_facts, step_checks
 
 from . import evidence
 
@@ -79,6 +79,9 @@ def show_run(session: CliSession, run: Run) -> None:
     if run.steps:
         write("\n")
         print_records(STEP, run.steps, session.output, session.now)
+    if checks := step_checks(run):
+        write("\n")
+        print_records(STEP_CHECK, checks, session.output, session.now)
 
 
 @app.command(

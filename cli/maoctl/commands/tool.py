@@ -302,7 +302,7 @@ def check(
         image = registered.pop("image")
         say(f"checking the image of the registered tool: {image}")
     request = records.build(CheckRequest, merged(registered, fields) | {"image": image})
-    with working(f"Checking {image}"):
+    with working(f"Checking {image}", session):
         report = session.client.tools.check(request)
     session.data(report, lambda: _print_report(session, report))
     if report.compliant:

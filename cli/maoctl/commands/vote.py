@@ -16,7 +16,7 @@ from maoctl.progress import working
 from maoctl.session import CliSession, OutputOption, example, get_session
 from maoctl.text import harmless_line, short_commit
 from maoctl.tree import App
-from maoctl.views import votes
+from maoctl.views import schemas, votes
 
 from . import vote_schema
 
@@ -66,7 +66,7 @@ class RoundSource(Protocol):
     def unattested(self, dataset: str, /) -> evidence.UnattestedCommits | None: ...
     def get(self, dataset: str, round_id: str | None, /) -> evidence.DecidedRound: ...
     def cells(
-        self, dataset: str, round_id: str | None, file: str | None, limit: int, /
+        self, dataset: str, round_id: str | None, file: str | None, limit: int, /, *, contested: bool = False
     ) -> list[evidence.ContestedCell]: ...
     def cell(
         self, dataset: str, round_id: str | None, file: str, key: str, field: str, /
@@ -125,6 +125,8 @@ def run(
     with working("Voting"):
         outcome = run_vote(repo, vote)
     session.data(outcome, lambda: _print_round(session, outcome.decided))
+    for pattern in outcome.unmatched:
+        say(f"warning: {harmless_line(schemas.unmatched_words(pattern))}")
     commit = short_commit(outcome.decided.commit)
     if outcome.known:
         say(f"Already up to date: this round is commit {commit}.")
@@ -209,6 +211,7 @@ def status(
     epilog=example(
         "maoctl vote show sensors",
         "maoctl vote show sensors 20260131T12 --cells",
+        "maoctl vote show sensors --contested --file results.csv",
         "maoctl vote show sensors --cell results.csv node-7 temperature",
         "maoctl vote show --repo data.git 20260131T120000Z-by-hand",
     )
@@ -220,6 +223,9 @@ def show(
     truth: TruthOption = "ground-truth",
     cell: CellOption = None,
     cells: Annotated[bool, typer.Option("--cells", help="List the cells on which nodes differ.")] = False,
+    contested: Annotated[
+        bool, typer.Option("--contested", help="List only the cells in which no value has a majority.")
+    ] = False,
     file: Annotated[
         str | None, typer.Option(help="With --cells: only in this file.", show_default=False)
     ] = None,
@@ -235,8 +241,11 @@ def show(
             session.data(explanation, lambda: _print_cell(session, explanation))
             if explanation.fault:
                 say(f"warning: {harmless_line(explanation.fault)}")
-        elif cells or file is not None:
-            session.show(votes.CELL, source.cells(name, round_id, file, limit))
+        elif cells or contested or file is not None:
+            found_cells = source.cells(name, round_id, file, limit, contested=contested)
+            session.show(votes.CELL, found_cells)
+            if session.output.for_people:
+                say(votes.count_cells(source.get(name, round_id).evidence, file, len(found_cells)))
         else:
             found = source.get(name, round_id)
             session.data(found, lambda: _print_round(session, found))

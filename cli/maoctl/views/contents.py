@@ -60,6 +60,22 @@ FILE: TableView[dataset.FileInfo] = TableView(
     ],
     lambda file: file.path,
 )
+VALUE_VERSION: TableView[dataset.ValueVersion] = TableView(
+    "version",
+    [
+        Column("TIME", lambda version, _: version.time, keep_whole=True),
+        Column("COMMIT", lambda version, _: short_commit(version.commit), keep_whole=True),
+        Column("VALUE", lambda version, _: version.value, fold=True),
+        Column("CHANGED", lambda version, _: version.changed),
+        Column("RUN", lambda version, _: version.run or version.round, keep_whole=True, spare=2),
+        Column("TICK", lambda version, _: version.tick, wide=True),
+        Column("STEP", lambda version, _: version.step, wide=True),
+        Column("KEY", lambda version, _: version.key, wide=True),
+        Column("REASON", lambda version, _: version.unknown or version.reason, fold=True),
+    ],
+    lambda version: version.commit,
+    lambda version: version.time,
+)
 FILE_DIFFERENCE: TableView[dataset.FileDifference] = TableView(
     "difference",
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -144,6 +144,7 @@ class Load:
     running: int
     queued: int
     problems: int
+    runs: list[str] = field(default_factory=list)  # ids of those that have not ended, the newest first
 
     def document(self) -> Document:
         return asdict(self)

@@ -15,7 +15,7 @@ from maoctl.text import one_line, plain, relative, short_commit, took
 
 if TYPE_CHECKING:
     from mao_shared import models
-    from mao_shared.models import run
+    from mao_shared.models import check, run
 
 _STARTED = (StepPhase.PREPARING, StepPhase.READY, StepPhase.STARTING, StepPhase.RUNNING)
 _ENDED = (StepPhase.SUCCEEDED, StepPhase.FAILED, StepPhase.CANCELLED, StepPhase.LOST)
@@ -135,6 +135,32 @@ STEP: TableView[models.StepRun] = TableView(
 )
 
 
+@dataclass(frozen=True)
+class StepCheck:
+    """The result of a data check of a step."""
+
+    step: str
+    result: check.CheckResult
+
+
+def step_checks(run: models.Run) -> list[StepCheck]:
+    """Return the results of the data checks of all steps."""
+    return [StepCheck(step.spec.name, result) for step in run.steps for result in step.checks]
+
+
+STEP_CHECK: TableView[StepCheck] = TableView(
+    "check-result",
+    [
+        Column("STEP", lambda found, _: found.step, spare=1),
+        Column("CHECK", lambda found, _: found.result.name, keep_whole=True),
+        Column("RESULT", lambda found, _: "passed" if found.result.passed else "failed", keep_whole=True),
+        Column("ON FAILURE", lambda found, _: found.result.on_failure, keep_whole=True),
+        Column("DETAIL", lambda found, _: found.result.detail, fold=True),
+    ],
+    lambda found: f"{found.step}/{found.result.name}",
+)
+
+
 def _compared(run: models.Run) -> str:
     """Return the result of a reproduction as counts of files."""
     found = next((step.reproduced for step in run.steps if step.reproduced), None)
@@ -143,6 +169,16 @@ def _compared(run: models.Run) -> str:
     kinds = {"different": found.different, "missing": found.missing, "extra": found.extra}
     counts = [f"{len(paths)} {kind}" for kind, paths in kinds.items() if paths]
     return ", ".join([f"{found.identical} identical", *counts])
+
+
+def _quarantined(run: models.Run) -> str:
+    """Return the snapshots that are quarantined, with the command that shows each."""
+    waiting = [step for step in run.steps if step.quarantine and step.quarantine.state == "waiting"]
+    return "; ".join(
+        f"maoctl dataset quarantine show {step.spec.output.name} {short_commit(step.quarantine.commit)}"
+        for step in waiting
+        if step.quarantine is not None
+    )
 
 
 def run_facts(run: models.Run, now: datetime) -> list[tuple[str, str]]:
@@ -160,6 +196,7 @@ def run_facts(run: models.Run, now: datetime) -> list[tuple[str, str]]:
         "retry of": run.retry_of,
         "reproduces": run.reproduces and run.reproduces.run,
         "compared": _compared(run),
+        "quarantined": _quarantined(run),
         "created": run.created_at,
         "duration": took(run.started_at, run.finished_at, now),
         "reason": run.reason,

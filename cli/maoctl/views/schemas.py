@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from maoctl.output import Column, Document, TableView
 
+from .votes import limit_text
+
 if TYPE_CHECKING:
     from mao_shared.models.round import FileRule
     from mao_shared.models.schema import FieldSchema, FileSchema, Schema
@@ -68,7 +70,7 @@ def _rows(file: FileSchema, rule: FileRule) -> Iterator[FieldRow]:
         yield FieldRow(
             file.path,
             field.name,
-            field.kind,
+            f"measured {field.kind}" if field.measured else field.kind,
             field.source,
             ", ".join(_spelling(field)),
             "all are values" if field.declared.missing_is_value else ", ".join(field.missing),
@@ -95,15 +97,27 @@ def _spelling(field: FieldSchema) -> Iterator[str]:
 
 
 def _tolerance(field: FieldSchema) -> Iterator[str]:
-    if field.declared.tolerance is not None:
-        is_span = field.kind in ("time", "date", "datetime", "duration")
-        yield f"{field.declared.tolerance:g}{' s' if is_span else ''}"
-    if field.declared.error is not None:
-        yield f"{100 * field.declared.error:g} %"
+    """Yield how far apart values may be and agree, as declared, or with where it comes from."""
+    declared = field.declared
+    if declared.tolerance is not None:
+        in_seconds = "duration" if field.kind == "date" else field.kind
+        yield limit_text(in_seconds, declared.tolerance)
+    elif field.tolerance:
+        yield f"{limit_text(field.kind, field.tolerance)} ({field.noise})"
+    if declared.error is not None:
+        yield f"{100 * declared.error:g} %"
+    elif field.error:
+        yield f"{100 * field.error:.3g} % ({field.noise})"
+
+
+def unmatched_words(pattern: str) -> str:
+    """Say that a path in a definition has no effect."""
+    return f"the definition has rules for {pattern!r}, which apply to no file"
 
 
 def doubts(schema: Schema) -> Iterator[str]:
     """Yield what may be inferred wrongly, and which nodes' versions are not read."""
+    yield from map(unmatched_words, schema.unmatched)
     for file in schema.files:
         if file.whole:
             yield f"{file.path} is voted as a whole: {file.whole}"

@@ -7,14 +7,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from maoctl.output import Column, Document, TableView
-from maoctl.text import plain, short_commit
+from maoctl.text import harmless_line, plain, short_commit
 
 if TYPE_CHECKING:
     from mao_shared.models import evidence
     from mao_shared.models.alarm import RoundSpike
-    from mao_shared.models.round import LiveRound
+    from mao_shared.models.round import FieldKind, LiveRound
 
 _MAX_SHOWN_VALUE = 60  # characters
+_MAX_SAME_FILES = 3  # groups of nodes with the same file
 
 
 def short(value: str | None, absent: str = "(none)") -> str:
@@ -94,7 +95,17 @@ def _key(file: evidence.FileEvidence, _now: datetime) -> str:
 
 def _notes(file: evidence.FileEvidence, _now: datetime) -> str:
     abstained = [f"{node} abstains: {why}" for node, why in file.abstained.items()]
-    return "; ".join([*file.warnings, *file.notes, *abstained])
+    return "; ".join([*file.warnings, *file.notes, *_same_files(file), *abstained])
+
+
+def _same_files(file: evidence.FileEvidence) -> list[str]:
+    """Name the nodes that published the very same file, where others did not."""
+    nodes: dict[str, list[str]] = {}
+    for node, content in sorted(file.contents.items()):
+        nodes.setdefault(content, []).append(node)
+    alike = [", ".join(same) for same in nodes.values() if len(same) > 1]
+    more = [f"{len(alike) - _MAX_SAME_FILES} more such groups"] if len(alike) > _MAX_SAME_FILES else []
+    return [*(f"{same} have the same file" for same in alike[:_MAX_SAME_FILES]), *more]
 
 
 VOTED_FILE: TableView[evidence.FileEvidence] = TableView(
@@ -104,6 +115,7 @@ VOTED_FILE: TableView[evidence.FileEvidence] = TableView(
         Column("METHOD", lambda file, _: file.how),
         Column("KEY", _key),
         Column("CELLS", lambda file, _: file.cells),
+        Column("CONTESTED", lambda file, _: file.contested),
         Column("UNDECIDED", lambda file, _: file.conflicts),
         Column("RESULT", lambda file, _: short_commit(file.result), wide=True),
         Column("NOTE", _notes, fold=True),
@@ -162,8 +174,26 @@ def round_facts(decided: evidence.DecidedRound) -> list[tuple[str, str]]:
         ("builds on", evidence.base or "nothing"),
         ("voted", f"{len(evidence.votes)} of {len(evidence.nodes)} nodes"),
         ("files", how or "no file differs"),
-        ("cells", f"{evidence.cells} differ{listed}, {evidence.conflicts} undecided"),
+        ("cells", f"{evidence.cells} differ{listed}, {_doubtful(evidence)}"),
+        ("notes", "; ".join(evidence.notes)),
     ]
+
+
+def count_cells(found: evidence.Evidence, file: str | None, shown: int) -> str:
+    """Say how many cells differ in a round or one of its files, of which some are shown."""
+    part: evidence.Evidence | evidence.FileEvidence | None = found
+    if file is not None:
+        part = next((entry for entry in found.files if entry.path == file), None)
+    if part is None:
+        return (
+            f"no cell differs in {harmless_line(file or '')}: all nodes have the same, or none has changed it"
+        )
+    where = "" if file is None else f" in {harmless_line(file)}"
+    return f"{part.cells} cells differ{where}, {_doubtful(part)}; {shown} shown"
+
+
+def _doubtful(found: evidence.Evidence | evidence.FileEvidence) -> str:
+    return f"{found.contested} contested, {found.conflicts} undecided"
 
 
 def unattested_lines(found: evidence.UnattestedCommits) -> list[str]:
@@ -182,14 +212,27 @@ CELL: TableView[evidence.ContestedCell] = TableView(
         Column("FIELD", lambda cell, _: cell.field),
         Column("CHOSEN", lambda cell, _: short(cell.chosen)),
         Column("REASON", lambda cell, _: cell.why),
+        Column("CONTESTED", lambda cell, _: cell.contested),
         Column(
             "VALUES",
-            lambda cell, _: [f"{node}={short(value)}" for node, value in cell.values.items()],
+            lambda cell, _: [f"{node}={_observed(cell, value)}" for node, value in cell.values.items()],
             fold=True,
         ),
     ],
     lambda cell: cell.file,
 )
+
+
+def _observed(cell: evidence.ContestedCell | evidence.Explanation, value: str | None) -> str:
+    """Return a node's value of a cell: where the cell is about a record or column, whether it has that."""
+    thing = "field"
+    if not cell.field and cell.why == "row":
+        thing = "entry" if cell.key and cell.key[0].startswith("/") else "record"
+    elif not cell.key and cell.field:
+        thing = "column"
+    if value is not None and thing != "field":
+        return f"(has the {thing})"
+    return short(value, f"(no such {thing})")
 
 
 @dataclass(frozen=True)
@@ -220,7 +263,7 @@ def node_values(explanation: evidence.Explanation) -> list[NodeValue]:
     rows = [
         NodeValue(
             node,
-            short(value, "(no such field)"),
+            _observed(explanation, value),
             "chosen" if value is not None and value == explanation.chosen else "",
         )
         for node, value in explanation.values.items()
@@ -232,11 +275,21 @@ def comparison(field: evidence.FieldEvidence | None) -> str:
     """Return in words how the values of a field are compared; empty if that is not known."""
     if field is None:
         return ""
-    limits = [f"{field.tolerance:.4g}"] if field.tolerance else []
+    limits = [limit_text(field.kind, field.tolerance)] if field.tolerance else []
     limits += [_percent(field.error)] if field.error else []
     agree = f", agreeing within {' or '.join(limits)} ({field.noise})" if limits else ""
     unsure = f"; unsure: {field.unsure}" if field.unsure else ""
     return f"{'measured ' if field.measured else ''}{field.kind} ({field.source}){agree}{unsure}"
+
+
+def limit_text(kind: FieldKind, tolerance: float) -> str:
+    """Return how far apart values of a field may be; `tolerance` of dates is in days, of times in seconds."""
+    if kind not in ("time", "date", "datetime", "duration"):
+        return f"{tolerance:.4g}"
+    seconds = tolerance * 86400 if kind == "date" else tolerance
+    units = ((86400, "d"), (3600, "h"), (60, "min"))
+    size, unit = next(((size, unit) for size, unit in units if seconds and seconds % size == 0), (1, "s"))
+    return f"{seconds / size:.4g} {unit}"
 
 
 def _percent(value: float | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pygit2
 from pygit2.enums import CredentialType, FetchPrune
+from pygit2.remotes import TransferProgress
 
 from mao_git.branches import (
     conflicting_branches,
@@ -23,6 +24,7 @@ from mao_git.errors import RemoteMoved
 from mao_git.repository import FETCH_SPEC, HEADS, Repository
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.git_urls import ALLOWED, normalized_url, remote_url_fault
+from mao_shared.progress import report_progress
 
 from . import access, host_keys
 from .access import RemoteAccess
@@ -54,8 +56,15 @@ _PROGRESS = re.compile(
 )
 
 
+class _TransferCallbacks(pygit2.RemoteCallbacks):
+    """Reports how many objects have arrived."""
+
+    def transfer_progress(self, stats: TransferProgress) -> None:
+        report_progress(stats.received_objects, stats.total_objects)
+
+
 @dataclass(eq=False)
-class _RemoteCallbacks(pygit2.RemoteCallbacks):
+class _RemoteCallbacks(_TransferCallbacks):
     """Callbacks of one connection: offers each key once, and trusts only hosts found in known_hosts."""
 
     url: str
@@ -144,7 +153,8 @@ def fetch(repo: Repository, access: RemoteAccess, *, depth: int = 0) -> None:
             forget_remote(repo, there)
         if there != seen:
             with from_remote(repo.url, path, repo.path):
-                repo.git.remotes.create_anonymous(str(path)).fetch([FETCH_SPEC], prune=FetchPrune.PRUNE)
+                there_itself = repo.git.remotes.create_anonymous(str(path))
+                there_itself.fetch([FETCH_SPEC], callbacks=_TransferCallbacks(), prune=FetchPrune.PRUNE)
     else:
         try:
             _fetch_over_network(repo, access, depth)

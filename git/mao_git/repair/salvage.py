@@ -37,11 +37,20 @@ class Salvaged:
 
 
 @git_errors()
-def salvage(broken: Path, repo: Repository, branch: str, key_of: KeyOf, sign: Sign | None) -> Salvaged:
+def salvage(
+    broken: Path,
+    repo: Repository,
+    branch: str,
+    key_of: KeyOf,
+    sign: Sign | None,
+    *,
+    beside: str | None = None,
+) -> Salvaged:
     """Move the commits of our branch that only the repository `broken` has to `repo`.
 
     `key_of`: names the step of a commit by its message, the same for a copy; None for a commit that this node
-    did not make for its branch. Raises RepositoryError if `repo` cannot be written to.
+    did not make for its branch. `beside`: another branch of ours that is kept as it is, if it can be read.
+    Raises RepositoryError if `repo` cannot be written to.
     """
     work = _Salvage(RawObjects(broken), repo, branch, key_of, sign)
     references = read_references(broken)
@@ -49,7 +58,8 @@ def salvage(broken: Path, repo: Repository, branch: str, key_of: KeyOf, sign: Si
         references.get(HEADS + branch), unsure=HEADS + branch not in references or None in references.values()
     )
     for name, oid in references.items():
-        if oid is not None and (name.startswith(RESCUED) or name == KNOWN + branch):
+        is_kept = name.startswith(RESCUED) or name == KNOWN + branch
+        if oid is not None and (is_kept or (beside is not None and name == HEADS + beside)):
             work.keep_reference(name, oid)
     theirs = find_tip(repo, branch, remote=True)
     if theirs is not None and find_tip(repo, branch) is None:

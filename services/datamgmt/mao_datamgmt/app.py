@@ -24,7 +24,7 @@ def make_app(
         shared = service.federation(given=federation or store)
         service.stack.enter_context(process_lock(settings.data_dir, "datamgmt"))
         check_restore_finished(settings.data_dir)
-        manager = build(settings, service.store, shared, service.metrics, service.conditions)
+        manager = build(settings, service.store, shared, service.metrics, service.conditions, service.tracing)
         service.app.state.manager = manager
         service.stack.callback(manager.close)
         service.run(*manager.loops())

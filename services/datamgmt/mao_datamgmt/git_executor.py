@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -84,7 +85,8 @@ class GitExecutor:
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `call` in a writer thread, for a caller that holds the locks of the datasets."""
-        return await asyncio.wrap_future(self._writers.submit(call, *args, **kwargs))
+        context = contextvars.copy_context()  # progress is reported to the request
+        return await asyncio.wrap_future(self._writers.submit(lambda: context.run(call, *args, **kwargs)))
 
     async def read(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `call` without a lock; for short reads by the node itself."""

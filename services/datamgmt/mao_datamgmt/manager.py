@@ -42,6 +42,7 @@ from mao_shared.reconcile import Controller, Mirror, recheck_unreadable
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RUN_ENDED
 from mao_shared.store import Records, Store, Stored, Unreadable
+from mao_shared.tracing import Tracing
 from mao_shared.web.dependencies import Attempt, once
 
 from .backup.schedule import backup_loops
@@ -70,6 +71,7 @@ from .git_executor import GitExecutor, P, Piece, T
 from .metrics import DataMetrics
 from .monitoring.alarms import Alarms
 from .monitoring.analysis import RunAnalysis
+from .monitoring.check_alarms import CheckAlarms
 from .monitoring.open_alarms import OpenAlarms
 from .monitoring.series import SeriesRecorder
 from .monitoring.webhooks import SealedSecrets, Webhooks
@@ -81,6 +83,7 @@ from .rounds.reporting import RoundOutcomes
 from .rounds.service import RoundService
 from .settings import DataSettings
 from .steps.controller import StagingController
+from .steps.quarantined import QuarantinedSnapshots
 from .upkeep import Upkeep, log_swept
 
 log = get_logger(__name__)
@@ -97,6 +100,7 @@ class DataManager:
         federation: Store,
         metrics: DataMetrics,
         conditions: Conditions,
+        tracing: Tracing,
     ) -> None:
         self.own, self.federation, self.context, self.conditions = own, federation, context, conditions
         self._settings, self.about = settings, settings.about()
@@ -120,12 +124,14 @@ class DataManager:
             context, executor, conditions, self._remote_url, late.unpushed_by_branch, retry
         )
         self.pusher = Pusher(context, executor, self._promotes, late, retry, metrics, conditions)
-        outbox_age = timedelta(seconds=settings.outbox_alarm)
-        self.health = HealthChecks(context, executor, conditions, outbox_age, self.pusher.failures)
-        signers = Records(federation, keys.signers_prefix(), Signer, unreadable)
+        self.health = HealthChecks(
+            context, executor, conditions, timedelta(seconds=settings.outbox_alarm), self.pusher.failures
+        )
         public_key = settings.public_signing_key()
         own_line = public_key and allowed_line(context.email, node, public_key)
-        self.signers = Signers(node, signers, own_line, conditions)
+        self.signers = Signers(
+            node, Records(federation, keys.signers_prefix(), Signer, unreadable), own_line, conditions
+        )
         self.upload_pack = UploadPack(context, executor, self.sharing.declared)
         self.ingest = Ingest(context, executor, ExternalKeys(datasets), self.pusher, settings, conditions)
 
@@ -136,10 +142,12 @@ class DataManager:
         self.notifications = Notifications(
             settings, own, clock, self.alarms, seal, client, unreadable, conditions
         )
+        recorder = SeriesRecorder(context, executor, self.series, self.alarms.raise_)
         self.analysis = RunAnalysis(
             runs,
             self.mirror,
-            SeriesRecorder(context, executor, self.series, self.alarms.raise_),
+            recorder,
+            CheckAlarms(node, own, clock, unreadable),
             self.alarms.raise_,
             lambda run, step: skipped_alarm(run, step, step.waiting or "", clock.now()),
             clock,
@@ -176,6 +184,17 @@ class DataManager:
             metrics,
             self.rounds.input_gate,
             self.analysis.requests,
+            recorder.points,
+            tracing,
+        )
+        self.quarantine = QuarantinedSnapshots(
+            context,
+            executor,
+            runs,
+            self.pusher,
+            self.analysis.requests,
+            self.rounds.announcer.reconsider,
+            conditions,
         )
         self.controller = Controller("runs", self._steps.reconcile, conditions=conditions)
         self.controller.watches(self.mirror)
@@ -194,6 +213,7 @@ class DataManager:
             self.controller.run(),
             self.pusher.run(),
             self.repair.run(),
+            self.quarantine.run(),
             self.upkeep.run(),
             self.ingest.run(),
             self.signers.run(),
@@ -305,9 +325,18 @@ class DataManager:
         return await self._executor.query(datasets.list_commits, self.context, name, branch, limit, cursor)
 
     async def files(
-        self, name: str, ref: str | None, path: str, limit: int, cursor: str | None
+        self,
+        name: str,
+        ref: str | None,
+        path: str,
+        limit: int,
+        cursor: str | None,
+        *,
+        details: bool = False,
     ) -> Listing[dataset.FileInfo]:
-        return await self._executor.query(datasets.list_files, self.context, name, ref, path, limit, cursor)
+        return await self._executor.query(
+            datasets.list_files, self.context, name, ref, path, limit, cursor, details=details
+        )
 
     async def query(
         self, function: Callable[Concatenate[Context, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -367,6 +396,7 @@ def build(
     federation: Store,
     metrics: Metrics,
     conditions: Conditions | None = None,
+    tracing: Tracing | None = None,
 ) -> DataManager:
     """Build the data manager: configure libgit2, and remove unfinished repositories."""
     context = make_context(settings)
@@ -379,7 +409,15 @@ def build(
     finish_moves(context)
     remove_unfinished(context.data)
     log_swept(sweep_clones(context.data))
-    return DataManager(settings, context, own, federation, DataMetrics(metrics), conditions or Conditions())
+    return DataManager(
+        settings,
+        context,
+        own,
+        federation,
+        DataMetrics(metrics),
+        conditions or Conditions(),
+        tracing or Tracing(),
+    )
 
 
 async def get_manager(request: Request) -> DataManager:

@@ -1,23 +1,13 @@
 """The commit message of a snapshot: its provenance, for people, for DataLad's `rerun` and for MAO.
 
-[DATALAD RUNCMD] <pipeline>: <step> on <node>
-
-=== Do not change lines below ===
-{ DataLad's run record, with MAO's under "mao" }
-^^^ Do not change lines above ^^^
-
-MAO-Run: <run id>
-MAO-Step: <step name>
-
-The digests in the record are computed while the files are read into git, so that no file is read twice.
+Its form is in mao_shared.commit_messages. The digests in the record are computed while the files are read
+into git, so that no file is read twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
-import re
 import shlex
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
@@ -27,15 +17,18 @@ from typing import Any
 from mao_datamgmt.digests import HashingReader
 from mao_git import ChangedFiles, Content
 from mao_shared import __version__
+from mao_shared.commit_messages import commit_subject as commit_subject
+from mao_shared.commit_messages import embed_record as embed_record
+from mao_shared.commit_messages import read_step_record as read_step_record
+from mao_shared.commit_messages import trailers as trailers
+from mao_shared.commit_messages import with_fact as with_fact
 from mao_shared.host.data_dir import TOOL_DATA, TOOL_INPUT
 from mao_shared.logs import MASK, mask_command, mask_env
 from mao_shared.models import OutputFile, Run, StepRun, format_time
 from mao_shared.models.run import tool_env
-from mao_shared.runs.step_record import RECORD_BEGIN, RECORD_END
 
 MAX_LISTED_FILES = 500  # up to this many, the record lists each file
 SCHEMA = 1  # of the record under "mao"
-_TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +113,6 @@ def commit_message(run: Run, step: StepRun, written: WrittenFiles, versions: Map
     return f"{message}\nMAO-Run: {run.id}\nMAO-Step: {step.spec.name}\n"
 
 
-def embed_record(subject: str, record: Mapping[str, Any]) -> str:
-    """Return a commit message with a record, which `read_step_record` reads."""
-    return f"{subject}\n\n{RECORD_BEGIN}\n{json.dumps(record, indent=1, sort_keys=True)}\n{RECORD_END}\n"
-
-
 def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping[str, str]) -> dict[str, Any]:
     """Return DataLad's run record, with MAO's record of the step under `mao`."""
     log = {"bytes": step.log_bytes, "sha256": step.log_sha256}
@@ -145,6 +133,7 @@ def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping
         "exit": None if step.exit is None else step.exit.model_dump(mode="json"),
         "log": None if step.log_bytes is None else {k: fact for k, fact in log.items() if fact is not None},
         **written.record(),
+        "checks": [result.model_dump(mode="json", exclude_none=True) for result in step.checks] or None,
         "versions": {"mao": __version__, **versions, **({"engine": step.engine} if step.engine else {})},
     }
     return {
@@ -199,17 +188,6 @@ def rerun_command(run: Run, step: StepRun) -> str:
 def _literal(word: str) -> str:
     """Quote a word for a shell and double its braces: single ones are DataLad's placeholders."""
     return shlex.quote(word).replace("{", "{{").replace("}", "}}")
-
-
-def trailers(message: str) -> dict[str, str]:
-    """Return the trailers `MAO-Run` and `MAO-Step` of a commit message, if present."""
-    _, _, tail = message.rpartition(RECORD_END)
-    return {match[1]: match[2] for match in _TRAILER.finditer(tail)}
-
-
-def commit_subject(message: str) -> str:
-    """Return the first line without DataLad's prefix."""
-    return message.partition("\n")[0].removeprefix("[DATALAD RUNCMD] ")
 
 
 def is_snapshot_of(message: str, run_id: str, step: str) -> bool:

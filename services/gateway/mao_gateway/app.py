@@ -85,7 +85,9 @@ def make_app(
         )
         service.stack.push_async_callback(audit.flush)
         service.run(audit.run())
-        service.app.state.gateway = Gateway(settings.node, service.store, proxy, openapi, audit)
+        service.app.state.gateway = Gateway(
+            settings.node, service.store, proxy, openapi, audit, settings.public_datasets
+        )
         if open_to_all:
             service.conditions.report("open-to-local-users", detail=OPEN_DETAIL, next_step=OPEN_STEP)
         for name in SERVICES:

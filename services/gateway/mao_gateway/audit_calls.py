@@ -18,7 +18,7 @@ from mao_shared.logs import mask_value
 from mao_shared.models.audit import ActorKind, AuditEntry
 from mao_shared.request_context import current_request_id
 from mao_shared.web.envelope import CLIENT_LEFT, FORWARDED_KEY
-from mao_shared.web.operations import OPERATION_KEY
+from mao_shared.web.operations import OPERATION_KEY, SENT_KEY
 
 from .audit import AuditLog
 
@@ -26,10 +26,14 @@ ACTOR_KEY = "mao.actor"
 """Key in a request's scope: kind and name of the caller, if a token identifies it."""
 READS = frozenset(
     {
+        "catalogue.inspect",
+        "catalogue.plan",
+        "channels.compare",
         "cron.preview",
         "external.write",  # data, not a change of the node; each value gets a receipt of its own
         "git.lfs",
         "git.pack",
+        "heartbeats.compare",
         "insights.list",
         "insights.read",
         "remotes.check",
@@ -37,6 +41,8 @@ READS = frozenset(
     }
 )
 """Operations that are no GET and yet are not recorded."""
+Operation = tuple[str, str | None]
+"""Operation id and subject."""
 METHOD_NOT_ALLOWED = 405
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _SUBJECTS = ("name", "tool", "node", "image")  # fields of bodies, the first that is there
@@ -64,10 +70,12 @@ class AuditMiddleware:
         kind, actor = await call.actor()
 
         async def record(status: int) -> None:
-            if call.recorded or not call.may_have_changed(status):
+            if call.recorded:
                 return
             call.recorded = True
-            await self._log_of(scope).record(call.entry(self._node, kind, actor, status))
+            for operation, outcome in call.changes(status):
+                entry = call.entry(self._node, kind, actor, operation, outcome)
+                await self._log_of(scope).record(entry)
 
         async def recording_send(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
@@ -107,23 +115,27 @@ class _Call:
                 return "local-user", await asyncio.to_thread(_user_name, found.uid)
         return "unknown", "unknown"
 
-    def may_have_changed(self, status: int) -> bool:
-        """Return True unless no service got the call, it only reads, or the path has no such method."""
-        operation = self._operation
+    def changes(self, status: int) -> list[tuple[Operation | None, int]]:
+        """Return operation and status of all that may have changed something.
+
+        A form of a page may make several calls, each with its own status. Nothing has changed if no service
+        got the call, it only reads, or the path has no such method.
+        """
         if FORWARDED_KEY not in self._scope or status == METHOD_NOT_ALLOWED:
-            return False
-        if operation is not None and operation[0] in READS:
-            return False
-        return operation is not None or status >= CLIENT_LEFT
+            return []
+        sent: list[tuple[Operation | None, int]] = self._scope.get(SENT_KEY, [])
+        called = sent or [(self._scope.get(OPERATION_KEY), status)]
+        return [
+            (operation, outcome)
+            for operation, outcome in called
+            if (operation[0] not in READS if operation else outcome >= CLIENT_LEFT)
+        ]
 
-    @property
-    def _operation(self) -> tuple[str, str | None] | None:
-        """Operation id and subject, as the service that answered named them."""
-        operation: tuple[str, str | None] | None = self._scope.get(OPERATION_KEY)
-        return operation
-
-    def entry(self, node: str, kind: ActorKind, actor: str, status: int) -> AuditEntry:
-        action, subject = self._operation or (None, None)
+    def entry(
+        self, node: str, kind: ActorKind, actor: str, operation: Operation | None, status: int
+    ) -> AuditEntry:
+        """Return the entry of an operation, as the service that answered named it."""
+        action, subject = operation or (None, None)
         address = (self._scope.get("client") or [None])[0]
         agent = Headers(scope=self._scope).get("user-agent")
         return AuditEntry(

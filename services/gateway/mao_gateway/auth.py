@@ -10,6 +10,8 @@ On a gateway at any other address, or with a tokens file, every caller needs a t
 browsers, as the password of basic authentication. The rules for Origin apply too, since browsers send basic
 authentication automatically. Without a tokens file such a gateway does not start.
 
+The public status of datasets (`pages.public`) needs no token and may be shown by other sites.
+
 Tokens are stored as digests in a file, one `name:sha256` per line, and compared in constant time.
 """
 
@@ -23,7 +25,7 @@ import ipaddress
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +45,7 @@ from .callers import CallerCheck, LocalCallers
 from .settings import GatewaySettings
 
 log = get_logger(__name__)
+PUBLIC_PARTS = ("", "/badge.svg", "/style.css")
 _TOKEN_LINE = re.compile(r"([A-Za-z0-9._-]{1,63}):([0-9a-f]{64})")
 AUTH_NEXT_STEP = "Create a token with: python -m mao_gateway --new-token NAME"
 _UNKNOWN_CALLER = (
@@ -134,6 +137,7 @@ class AccessPolicy:
         supervisor: see `LocalCallers`.
         token_file: see `load_or_create_token`.
         token_shown: a command that prints the token in that file.
+        public: paths that anybody may GET.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -144,6 +148,7 @@ class AccessPolicy:
     supervisor: int | None = None
     token_file: Path | None = None
     token_shown: str | None = None
+    public: frozenset[str] = frozenset()
 
 
 def _host_step(policy: AccessPolicy, headers: Headers) -> str:
@@ -156,8 +161,10 @@ def _host_step(policy: AccessPolicy, headers: Headers) -> str:
 
 def policy_from(settings: GatewaySettings) -> AccessPolicy:
     """Make the policy. Raises InvalidInput (`tokens-needed`, `tokens-invalid`, `local-users-invalid`)."""
+    public = public_paths(settings.public_datasets)
     if settings.tokens_file is not None:
-        return AccessPolicy(settings.hosts, read_tokens(settings.tokens_file), settings.port)
+        tokens = read_tokens(settings.tokens_file)
+        return AccessPolicy(settings.hosts, tokens, settings.port, public=public)
     if not is_loopback(settings.address):
         raise InvalidInput(
             f"Without tokens, anybody could use the gateway at {settings.address}.",
@@ -173,7 +180,13 @@ def policy_from(settings: GatewaySettings) -> AccessPolicy:
         supervisor=settings.supervisor,
         token_file=settings.gateway_token_file,
         token_shown=settings.gateway_token_shown,
+        public=public,
     )
+
+
+def public_paths(datasets: Iterable[str]) -> frozenset[str]:
+    """Return the paths of the public status of datasets (`pages.public`). Pure."""
+    return frozenset(f"/public/{name}{part}" for name in datasets for part in PUBLIC_PARTS)
 
 
 def is_loopback(host: str) -> bool:
@@ -277,6 +290,8 @@ class AuthMiddleware:
             await self.app(scope, receive, send)
 
     async def _refusal(self, scope: Scope, headers: Headers) -> MaoError | None:
+        if scope["method"] == "GET" and scope["path"] in self.policy.public:
+            return None if self.policy.tokens else check_host(self.policy, headers)
         refusal = check_request(self.policy, scope["method"], headers)
         unrestricted = self.policy.tokens or self.policy.users is None  # tokens are checked already
         if refusal is not None or unrestricted or await self._callers.admits(scope):

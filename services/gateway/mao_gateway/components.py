@@ -16,13 +16,14 @@ from .proxy import Proxy
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The components of a running gateway."""
+    """The components of a running gateway. `public`: datasets whose status anybody may see."""
 
     node: str
     store: Store
     proxy: Proxy
     openapi: CombinedOpenApi
     audit: AuditLog
+    public: frozenset[str] = frozenset()
 
 
 async def _gateway(request: Request) -> Gateway:

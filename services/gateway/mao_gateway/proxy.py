@@ -15,6 +15,7 @@ from mao_shared.clients.responses import unreachable
 from mao_shared.clients.services import transport_for
 from mao_shared.errors import NotFound, PeerUnavailable
 from mao_shared.logs import blocked_imports
+from mao_shared.tracing import TRACEPARENT_HEADER
 from mao_shared.web.envelope import FORWARDED_KEY, CallerLeft
 from mao_shared.web.operations import OPERATION_HEADER, OPERATION_KEY, SUBJECT_HEADER, read_operation
 
@@ -39,7 +40,7 @@ _CHECKED_BY_AUTH = {"host", "origin", "sec-fetch-site", "sec-fetch-mode", "autho
 _NOT_FORWARDED = (
     HOP_BY_HOP
     | _CHECKED_BY_AUTH
-    | {"content-length", "x-forwarded-host", request_context.REQUEST_ID_HEADER.lower()}
+    | {"content-length", "x-forwarded-host", request_context.REQUEST_ID_HEADER.lower(), TRACEPARENT_HEADER}
 )
 _NOT_RETURNED = HOP_BY_HOP | {
     "date",
@@ -87,7 +88,7 @@ class Proxy:
     async def get_json(self, service: str, path: str, timeout: float) -> tuple[int, Any]:
         """GET a path; return status and JSON document (None if it is not JSON). Raises PeerUnavailable."""
         try:
-            response = await self._clients[service].get(path, timeout=timeout, headers=_request_id())
+            response = await self._clients[service].get(path, timeout=timeout, headers=_own_headers())
         except httpx.TransportError as error:
             raise self._unreachable(service, error) from error
         try:
@@ -113,7 +114,7 @@ class Proxy:
             path,
             params=query,
             json=body,
-            headers={"Accept": "application/json"} | _request_id() | dict(headers or {}),
+            headers={"Accept": "application/json"} | _own_headers() | dict(headers or {}),
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
         )
         response = await self._send(service, outgoing)
@@ -134,7 +135,7 @@ class Proxy:
         """
         body = await request.body()  # at most 1 MiB, which the middleware ensures
         # The service gets no credentials, but the host name that the caller used, for URLs in its responses.
-        own = [(name.encode(), value.encode()) for name, value in _request_id().items()]
+        own = [(name.encode(), value.encode()) for name, value in _own_headers().items()]
         sent = {name.lower(): value for name, value in request.headers.raw}
         if b"host" in sent:
             own.append((b"x-forwarded-host", sent.get(b"x-forwarded-host", sent[b"host"])))
@@ -209,9 +210,11 @@ async def _body(upstream: httpx.Response) -> AsyncIterator[bytes]:
         await upstream.aclose()
 
 
-def _request_id() -> dict[str, str]:
-    current = request_context.current_request_id()
-    return {request_context.REQUEST_ID_HEADER: current} if current else {}
+def _own_headers() -> dict[str, str]:
+    """Return the request's id and, if it is traced, the gateway's span as the parent of the service's."""
+    current, traceparent = request_context.current_request_id(), request_context.current_traceparent()
+    headers = {request_context.REQUEST_ID_HEADER: current} if current else {}
+    return headers | ({TRACEPARENT_HEADER: traceparent} if traceparent else {})
 
 
 def _without(headers: RawHeaders, dropped: Iterable[str]) -> RawHeaders:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -17,9 +18,11 @@ from mao_shared.errors import Gone, NotFound
 from mao_shared.models import Listing, Timestamp
 from mao_shared.models.audit import AuditEntry
 from mao_shared.models.node import NodeStatus
+from mao_shared.models.progress import OngoingWork
 from mao_shared.settings import SERVICES
 from mao_shared.web.api_pages import docs_router, make_routes
 from mao_shared.web.dependencies import Paging
+from mao_shared.web.progress import RequestId
 
 from .audit import AuditFilter
 from .components import Gateway, GatewayDep
@@ -29,6 +32,7 @@ from .proxy import SANDBOX
 from .routing import FORMER, QUICK, ROUTES, Route
 from .status import node_status
 
+PROGRESS_TIMEOUT = 2.0  # seconds
 router = APIRouter()
 pages = APIRouter(include_in_schema=False)
 
@@ -69,6 +73,23 @@ async def list_audit(
     """Calls that changed something, or tried to. With a filter, a page may have fewer than `limit` entries
     although more follow. Kept are the newest (MAO_KEEP_AUDIT), for some time (MAO_KEEP_AUDIT_DAYS)."""
     return await gateway.audit.page(wanted, page.limit, page.cursor)
+
+
+@router.get(
+    "/progress/{request_id}",
+    name="progress.get",
+    tags=["node"],
+    summary="What a request that has no response yet waits for",
+)
+async def get_progress(gateway: GatewayDep, request_id: RequestId) -> Listing[OngoingWork]:
+    """Images that are pulled and datasets that are cloned for it. Empty if it waits for neither."""
+    asked = [
+        gateway.proxy.get_json(service, f"/progress/{request_id}", PROGRESS_TIMEOUT)
+        for service in ("runner", "datamgmt")
+    ]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    answers = [answer for answer in found if not isinstance(answer, BaseException)]
+    return Listing(items=[item for status, body in answers if status == 200 for item in body["items"]])
 
 
 async def _start_revision(

@@ -34,6 +34,8 @@ ROUTES = (
     Route("/pipeline/init", "registry", SLOW),
     Route(f"/pipeline/{{name:{TITLE}}}/diff", "registry"),
     Route(f"/pipeline/{{name:{TITLE}}}/approve", "registry", SLOW),
+    Route("/catalogue", "registry"),
+    Route("/catalogue/{rest:path}", "registry", SLOW),
     Route("/store/accept", "registry"),
     Route("/trusted", "registry"),
     Route("/trusted/{node}", "registry"),

@@ -20,12 +20,18 @@ class GatewaySettings(ServiceSettings):
     supervisor: int | None = None  # pid of the supervisor of a native node
     keep_audit: int = Field(default=10_000, ge=1)  # maximum number of entries of the audit log
     keep_audit_days: float = Field(default=365, gt=0)  # their maximum age
+    public_status: str = ""  # dataset[,dataset…] whose status anybody may see, without a token
     open_to_local_users: bool = False  # every user and program of this machine controls the node
 
     @property
     def address(self) -> str:
         """The address at which this gateway can be reached."""
         return self.gateway_bind or self.host
+
+    @property
+    def public_datasets(self) -> frozenset[str]:
+        """`public_status` as names."""
+        return frozenset(part.strip() for part in self.public_status.split(",") if part.strip())
 
     @property
     def hosts(self) -> frozenset[str]:

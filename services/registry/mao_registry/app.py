@@ -83,6 +83,7 @@ def make_app(
             Agreements(AgreementFiles(settings.agreement_files()), repositories, clock, conditions),
             scheduler=scheduler,
             share_logs=settings.share_logs,
+            catalogues=settings.catalogues,
             conditions=conditions,
         )
         presence = Presence(

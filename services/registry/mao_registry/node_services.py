@@ -6,6 +6,7 @@ from typing import Protocol
 
 from mao_shared.clients import DataClient, RunnerClient
 from mao_shared.models import Dataset, ResolvedImage
+from mao_shared.models.dataset import BareRepository
 from mao_shared.models.node import EngineInfo
 from mao_shared.models.tool import Pull
 
@@ -21,6 +22,20 @@ class NodeServices(Protocol):
         """Clone the dataset on this node and create the node's branch, unless they exist.
 
         Raises InvalidInput (`dataset-unreachable` and the like).
+        """
+        ...
+
+    async def check_remote(self, master: str) -> None:
+        """Check that a repository can be a dataset's remote.
+
+        Raises InvalidInput (`dataset-unreachable` and the like), RemoteUnavailable.
+        """
+        ...
+
+    async def make_repository(self, name: str) -> BareRepository:
+        """Make an empty repository on this node for a dataset, or return the one that the last attempt made.
+
+        Raises AlreadyExists if another one is there.
         """
         ...
 
@@ -46,6 +61,12 @@ class HttpNodeServices:
 
     async def prepare_dataset(self, dataset: Dataset) -> None:
         await self.data.ensure_dataset(dataset)
+
+    async def check_remote(self, master: str) -> None:
+        await self.data.check_remote(master)
+
+    async def make_repository(self, name: str) -> BareRepository:
+        return await self.data.make_repository(name, f"catalogue-{name}")
 
     async def engine(self) -> EngineInfo:
         return await self.runner.engine()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from mao_shared.models import Dataset, Pipeline, Tool
 from mao_shared.models.pipeline import name_from_title
 from mao_shared.reconcile import recheck_unreadable
 
+from .catalogue.install import Installer
+from .catalogue.sources import Sources
 from .consent.agreements import Agreements
 from .consent.approvals import Approvals
 from .consent.enrolments import Enrolments
@@ -23,7 +25,7 @@ from .node_services import NodeServices
 from .peers.logs import LogRequests, LogResponder
 from .peers.presence import LastSeenReporter, Members
 from .peers.queries import PeerQueries
-from .records.catalogue import Catalogue
+from .records.collection import Collection
 from .records.endorsements import Endorser
 from .records.references import References
 from .records.rules import DatasetRules, PipelineRules, ToolRules, not_found
@@ -34,13 +36,14 @@ from .records.stores import Repositories
 class Registry:
     repositories: Repositories
     conditions: Conditions
-    tools: Catalogue[Tool]
-    datasets: Catalogue[Dataset]
-    pipelines: Catalogue[Pipeline]
+    tools: Collection[Tool]
+    datasets: Collection[Dataset]
+    pipelines: Collection[Pipeline]
     agreements: Agreements
     enrolments: Enrolments
     members: Members
     approvals: Approvals
+    installer: Installer
     trust: TrustController
     queries: PeerQueries
     last_seen: LastSeenReporter
@@ -75,6 +78,7 @@ def build(
     *,
     scheduler: SchedulerClient | None = None,
     share_logs: bool = False,
+    catalogues: Mapping[str, str] | None = None,
     conditions: Conditions | None = None,
 ) -> Registry:
     conditions = conditions or Conditions(clock)
@@ -83,17 +87,30 @@ def build(
     enrolments = Enrolments(repositories, agreements, references, services, endorser, clock)
     approvals = Approvals(repositories, enrolments)
     queries = PeerQueries(repositories, agreements, clock, scheduler)
+    tools = Collection(repositories.tools, ToolRules(references), endorser)
+    datasets = Collection(repositories.datasets, DatasetRules(references, unique_remote=True), endorser)
+    pipelines = Collection(repositories.pipelines, PipelineRules(references), endorser)
     responder = LogResponder(repositories, services, shared=share_logs, conditions=conditions)
     return Registry(
         repositories=repositories,
         conditions=conditions,
-        tools=Catalogue(repositories.tools, ToolRules(references), endorser),
-        datasets=Catalogue(repositories.datasets, DatasetRules(references, unique_remote=True), endorser),
-        pipelines=Catalogue(repositories.pipelines, PipelineRules(references), endorser),
+        tools=tools,
+        datasets=datasets,
+        pipelines=pipelines,
         agreements=agreements,
         enrolments=enrolments,
         members=Members(repositories),
         approvals=approvals,
+        installer=Installer(
+            Sources(catalogues or {}, clock),
+            repositories,
+            tools,
+            datasets,
+            pipelines,
+            enrolments,
+            agreements,
+            services,
+        ),
         trust=TrustController(repositories, agreements, approvals, clock, conditions),
         queries=queries,
         last_seen=LastSeenReporter(repositories, clock, conditions),

@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode
 from mao_shared.models.common import Seconds
 from mao_shared.settings import ServiceSettings
 
+from .catalogue.sources import parse_sources
 from .federation.context import EtcdAddress
 
 
@@ -37,6 +38,10 @@ def check_host(host: str | None) -> str | None:
     return host
 
 
+def _parse_catalogues(value: Any) -> Any:
+    return parse_sources(value) if isinstance(value, str) else value
+
+
 class RegistrySettings(ServiceSettings):
     """Settings of the registry.
 
@@ -45,6 +50,7 @@ class RegistrySettings(ServiceSettings):
         member_ttl: seconds after which a node whose registry has stopped counts as absent.
         silent_after: seconds without a sign of another node after which it is reported as silent.
         share_logs: let other nodes of the federation read the logs of this node's runs.
+        catalogues: catalogues to install from, `[NAME=]ADDRESS …`: files, folders or https URLs.
         federation_address: host name or address at which others reach this node's etcd; without it this node
             never becomes a core node.
         federation_port: port of that etcd for clients.
@@ -58,6 +64,9 @@ class RegistrySettings(ServiceSettings):
     member_ttl: int = Field(default=15, ge=2, le=3600)
     silent_after: Seconds = Field(default=3600, gt=0)
     share_logs: bool = False
+    catalogues: Annotated[dict[str, str], NoDecode, BeforeValidator(_parse_catalogues)] = Field(
+        default_factory=dict
+    )
     federation_address: Annotated[str | None, AfterValidator(check_host)] = None
     federation_port: int = Field(default=2391, ge=1, le=65_534)
     federation_peer_port: int | None = Field(default=None, ge=1, le=65_535)

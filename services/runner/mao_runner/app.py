@@ -36,7 +36,13 @@ def make_app(
         if driver is None:
             service.stack.push_async_callback(used_driver.close)
         runner = service.app.state.runner = await asyncio.to_thread(
-            Runner, settings, service.store, used_driver, service.metrics, conditions=service.conditions
+            Runner,
+            settings,
+            service.store,
+            used_driver,
+            service.metrics,
+            conditions=service.conditions,
+            tracing=service.tracing,
         )
         service.stack.push_async_callback(runner.close)
         service.stack.enter_context(process_lock(settings.data_dir, "runner"))

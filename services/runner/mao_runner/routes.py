@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from mao_shared.models import ResolvedImage
 from mao_shared.models.log import LogLines
 from mao_shared.models.node import EngineInfo
+from mao_shared.models.progress import OngoingWork
 from mao_shared.models.tool import CheckReport, CheckRequest, ImageRequest
 from mao_shared.web.api_pages import make_routes
 
@@ -110,7 +111,9 @@ async def log_lines(
     summary="Pin an image by digest, pulling it if necessary",
 )
 async def resolve_image(request: Request, body: ImageRequest) -> ResolvedImage:
-    return await get_runner(request).driver.resolve(body.image, body.pull)
+    pull = OngoingWork(what="pull", subject=body.image[:500], unit="bytes")
+    with request.app.state.ongoing.track(pull):
+        return await get_runner(request).driver.resolve(body.image, body.pull)
 
 
 @router.post(
@@ -121,7 +124,9 @@ async def resolve_image(request: Request, body: ImageRequest) -> ResolvedImage:
 )
 async def check_tool(request: Request, body: CheckRequest) -> CheckReport:
     """Runs the image on a scratch workspace, hardened as in a pipeline, and reports what it did."""
-    return await get_runner(request).checker.check(body)
+    pull = OngoingWork(what="pull", subject=body.image[:500], unit="bytes")
+    with request.app.state.ongoing.track(pull):
+        return await get_runner(request).checker.check(body)
 
 
 @router.get("/engine", name="engine.get", tags=["engine"], summary="The container engine and its capacity")

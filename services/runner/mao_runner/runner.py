@@ -17,6 +17,7 @@ from mao_shared.models import Enrolment
 from mao_shared.reconcile import Backoff, Mirror, recheck_unreadable, until_done
 from mao_shared.runs.records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
+from mao_shared.tracing import Tracing
 
 from .compliance.checker import Checker, CheckPolicy
 from .containers.admission import Admission
@@ -53,12 +54,14 @@ class Runner:
         metrics: Metrics,
         clock: Clock | None = None,
         conditions: Conditions | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
         self.conditions = conditions or Conditions()
         self.driver = driver
         self._clock = clock or SystemClock()
         self._metrics = RunnerMetrics(metrics)
+        self._tracing = tracing or Tracing()
         self._data_dir = settings.data_dir.absolute()
         self._installation = installation_id(self._data_dir)
         self._notifier = RunNotifier()
@@ -166,6 +169,7 @@ class Runner:
             network=self.network,
             conditions=self.conditions,
             metrics=self._metrics,
+            tracing=self._tracing,
             clock=self._clock,
             engine=self.engine_monitor,
         )

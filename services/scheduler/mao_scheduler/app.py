@@ -29,6 +29,7 @@ def make_app(
             clock or SystemClock(),
             SchedulerMetrics(service.metrics),
             service.conditions,
+            service.tracing,
         )
         service.app.state.scheduler = scheduler
         service.run(*scheduler.loops())

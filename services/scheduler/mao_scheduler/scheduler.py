@@ -19,6 +19,7 @@ from mao_shared.models.schedule import Forgotten, Remembered
 from mao_shared.reconcile import Mirror, recheck_unreadable
 from mao_shared.runs.records import RunRecords
 from mao_shared.store import Records, Store, Unreadable
+from mao_shared.tracing import Tracing
 
 from .defrag import Defragmenter
 from .enrolments import EnrolmentLookup
@@ -90,6 +91,7 @@ def make_scheduler(
     clock: Clock,
     metrics: SchedulerMetrics,
     conditions: Conditions | None = None,
+    tracing: Tracing | None = None,
 ) -> Scheduler:
     """Create and connect the components; nothing runs yet."""
     node = settings.node
@@ -130,7 +132,7 @@ def make_scheduler(
         enrolments=enrolments,
         run_mirror=mirror,
         timer=timer,
-        controller=RunController(mirror, turns, clock, metrics, no_tick_due, conditions),
+        controller=RunController(mirror, turns, clock, metrics, no_tick_due, conditions, tracing),
         retention=RunRetention(
             runs,
             schedules.records,

@@ -11,12 +11,15 @@ from typing import Any, Self
 import httpx
 
 from mao_shared import models
+from mao_shared.models.audit import AuditEntry
 from mao_shared.models.log import LogLines
 from mao_shared.models.node import EngineInfo, NodeStatus
+from mao_shared.models.progress import OngoingWork
 from mao_shared.models.run import CancelBody, ReproduceBody, Verification
 from mao_shared.models.schedule import BackfillRequest, CronPreview, ScheduleRequest
 from mao_shared.models.tool import CheckReport, CheckRequest
 
+from .gateway_catalogue import CatalogueCalls
 from .gateway_data import BinaryWriter, DatasetCalls, ExternalDataCalls, RoundCalls
 from .gateway_federation import AlarmCalls, FederationCalls, NodeCalls, WebhookCalls
 from .gateway_http import GatewayHttp, Resource, StalenessCallback, compact, url_path
@@ -60,6 +63,7 @@ class MaoClient:
         self.tools = ToolCalls(http, "/registry/tools", models.Tool)
         self.datasets = DatasetCalls(http)
         self.pipelines = PipelineCalls(http, "/registry/pipelines", models.Pipeline)
+        self.catalogue = CatalogueCalls(http)
         self.enrolments = EnrolmentCalls(http, "/enrolments", models.Enrolment)
         self.jobs = JobCalls(http, "/jobs", models.Job)
         self.runs = RunCalls(http)
@@ -87,6 +91,29 @@ class MaoClient:
     def engine(self) -> EngineInfo:
         """Return the container engine's capacity, and how many slots are in use."""
         return self.http.get("/engine", EngineInfo)
+
+    def audit(
+        self,
+        *,
+        actor: str | None = None,
+        action: str | None = None,
+        subject: str | None = None,
+        failed: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[AuditEntry]:
+        """Yield who changed what, newest first; pages are fetched as the caller reads on.
+
+        `action`: an operation id, or its part before the dot. `failed`: True for what was refused.
+        """
+        params: Json = {"actor": actor, "action": action, "subject": subject}
+        params |= {"failed": None if failed is None else str(failed).lower()}
+        params |= {"since": since and models.format_time(since), "until": until and models.format_time(until)}
+        return self.http.pages("/audit", AuditEntry, params)
+
+    def progress(self, request_id: str) -> list[OngoingWork]:
+        """Return what a request that has no response yet waits for. `request_id`: it was sent with."""
+        return self.http.items(url_path("progress", request_id), OngoingWork)
 
     def accept_store(self) -> None:
         """Accept the node's etcd as it is now, despite lost data."""
@@ -162,9 +189,11 @@ class JobCalls(Resource[models.Job]):
     def resume(self, job: str) -> models.Job:
         return self.http.call("POST", self.at(job, "resume"), models.Job)
 
-    def backfill(self, job: str, since: datetime, until: datetime) -> models.BackfillResult:
-        """Run the missed ticks in [since, until]."""
-        body = request_body(BackfillRequest, since=since, until=until)
+    def backfill(
+        self, job: str, since: datetime, until: datetime, *, dry_run: bool = False
+    ) -> models.BackfillResult:
+        """Run the missed ticks in [since, until]; with `dry_run`, only return them."""
+        body = request_body(BackfillRequest, since=since, until=until, dry_run=dry_run or None)
         return self.http.call("POST", self.at(job, "backfill"), models.BackfillResult, json=body)
 
     def next_times(self, job: str, count: int = 5) -> models.NextTimes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -13,6 +14,8 @@ import httpx
 from mao_shared.json_text import check_json, render_json
 from mao_shared.models import Dataset, evidence
 from mao_shared.models.alarm import Spikes
+from mao_shared.models.check import QuarantineDecision, QuarantinedSnapshot
+from mao_shared.models.common import format_time
 from mao_shared.models.dataset import (
     BareRepository,
     BareRequest,
@@ -20,9 +23,11 @@ from mao_shared.models.dataset import (
     DatasetDiff,
     DatasetStatus,
     FileInfo,
+    FilePreview,
     Resolution,
     ResolveRequest,
     SetAside,
+    ValueVersion,
 )
 from mao_shared.models.external import ExternalState, Insight, InsightQuery, Receipt, RemoteCheck, RemoteState
 from mao_shared.models.round import LiveRounds
@@ -82,6 +87,33 @@ class DatasetCalls(Resource[Dataset]):
         path, body = url_path("datasets", name, "resolve"), request_body(ResolveRequest, how=how)
         return self.http.call("POST", path, Resolution, json=body)
 
+    def quarantined(self, name: str, state: str | None = None) -> Iterator[QuarantinedSnapshot]:
+        """Yield this node's quarantined snapshots, newest first. `state`: waiting, accepted or discarded."""
+        return self.http.pages(
+            url_path("datasets", name, "quarantine"), QuarantinedSnapshot, {"state": state}
+        )
+
+    def quarantined_snapshot(self, name: str, snapshot: str) -> QuarantinedSnapshot:
+        """Return a quarantined snapshot by its commit, 7 digits or more, or its run."""
+        return self.http.get(url_path("datasets", name, "quarantine", snapshot), QuarantinedSnapshot)
+
+    def accept_quarantined(
+        self, name: str, snapshot: str, *, by: str = "", note: str = ""
+    ) -> QuarantinedSnapshot:
+        """Publish a quarantined snapshot on top of the node's branch."""
+        return self._decide(name, snapshot, "accept", by, note)
+
+    def discard_quarantined(
+        self, name: str, snapshot: str, *, by: str = "", note: str = ""
+    ) -> QuarantinedSnapshot:
+        """Discard a quarantined snapshot; its commit stays in the quarantine branch."""
+        return self._decide(name, snapshot, "discard", by, note)
+
+    def _decide(self, name: str, snapshot: str, verb: str, by: str, note: str) -> QuarantinedSnapshot:
+        path = url_path("datasets", name, "quarantine", snapshot, verb)
+        body = request_body(QuarantineDecision, by=by, note=note)
+        return self.http.call("POST", path, QuarantinedSnapshot, json=body)
+
     def set_aside(self, name: str) -> SetAside:
         """Set aside the node's clone of a dataset that is no longer used."""
         return self.http.call("POST", url_path("datasets", name, "set-aside"), SetAside)
@@ -106,8 +138,50 @@ class DatasetCalls(Resource[Dataset]):
         """Yield the commits of a branch, newest first; pages are fetched as the caller reads on."""
         return self.http.pages(url_path("datasets", name, "log"), CommitInfo, {"branch": branch})
 
-    def files(self, name: str, *, ref: str | None = None, path: str | None = None) -> Iterator[FileInfo]:
-        return self.http.pages(url_path("datasets", name, "files"), FileInfo, {"ref": ref, "path": path})
+    def files(
+        self, name: str, *, ref: str | None = None, path: str | None = None, details: bool | None = None
+    ) -> Iterator[FileInfo]:
+        """Yield the entries of a folder. `details`: also when each was changed last."""
+        params = {"ref": ref, "path": path, "details": details}
+        return self.http.pages(url_path("datasets", name, "files"), FileInfo, params)
+
+    def preview(
+        self, name: str, path: str, *, ref: str | None = None, offset: int = 0, limit: int = 20
+    ) -> FilePreview:
+        """Return the beginning of a file: the first records of a table, or its first text."""
+        params = {"path": path, "ref": ref, "offset": offset, "limit": limit}
+        return self.http.get(url_path("datasets", name, "preview"), FilePreview, params)
+
+    def history(
+        self,
+        name: str,
+        file: str,
+        key: str,
+        field: str,
+        *,
+        branch: str | None = None,
+        by: Sequence[str] = (),
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+    ) -> Iterator[ValueVersion]:
+        """Yield what a field of a record was in each commit of a branch that changed its file, newest first.
+
+        The node finds them while the caller reads on. Raises NotFound and InvalidInput if there is no such
+        value in any version.
+
+        Args:
+            key: of the record; `a,b` or a JSON list for two key columns, a path in a JSON document.
+            by: the key columns, if they are not to be inferred.
+            since, until: times of commits.
+        """
+        params = compact({"file": file, "key": key, "field": field, "branch": branch, "limit": limit})
+        params |= {"by": list(by)} if by else {}
+        params |= compact({"since": since and format_time(since), "until": until and format_time(until)})
+        where = url_path("datasets", name, "history")
+        with self.http.stream(where, params, timeout=COMPUTE_TIMEOUT) as response:
+            for line in _lines(response.iter_bytes()):
+                yield parse_record(response, json.loads(line), ValueVersion)
 
     def diff(
         self,
@@ -134,11 +208,21 @@ class DatasetCalls(Resource[Dataset]):
             found.cursor = more.cursor
         return found
 
-    def download(self, name: str, path: str, out: BinaryWriter | Path, *, ref: str | None = None) -> int:
-        """Write a file of the dataset to `out`; return the number of bytes."""
+    def download(
+        self,
+        name: str,
+        path: str,
+        out: BinaryWriter | Path,
+        *,
+        ref: str | None = None,
+        on_size: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Write a file of the dataset to `out`; return the number of bytes. `on_size`: told it before."""
         params = compact({"ref": ref, "path": path})
         where = url_path("datasets", name, "file")
         with self.http.stream(where, params) as response, _opened(out) as target:
+            if (length := response.headers.get("content-length", "")).isdecimal():
+                on_size(int(length))
             return sum(target.write(piece) for piece in response.iter_bytes())
 
     def archive(
@@ -157,6 +241,16 @@ class DatasetCalls(Resource[Dataset]):
         params = compact({"ref": ref, "path": path, "format": packing})
         with self.http.stream(url_path("datasets", name, "archive"), params) as response:
             return sum(out.write(piece) for piece in response.iter_raw())
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the lines that are not empty; only a line feed ends one, as others are allowed in JSON."""
+    pending = b""
+    for piece in pieces:
+        *complete, pending = (pending + piece).split(b"\n")
+        yield from filter(None, complete)
+    if pending:
+        yield pending
 
 
 @contextmanager
@@ -199,10 +293,15 @@ class RoundCalls:
         return self.http.get(_round(dataset, round_id), evidence.DecidedRound)
 
     def cells(
-        self, dataset: str, round_id: str | None, file: str | None, limit: int
+        self, dataset: str, round_id: str | None, file: str | None, limit: int, *, contested: bool = False
     ) -> list[evidence.ContestedCell]:
-        """Return the first `limit` cells in which nodes differ, with every node's value."""
-        pages = self._pages(_round(dataset, round_id, "cells"), evidence.CellPage, limit, {"file": file})
+        """Return the first `limit` cells in which nodes differ, with every node's value.
+
+        Args:
+            contested: only cells in which no value has a majority.
+        """
+        params: Params = {"file": file, "contested": contested or None}
+        pages = self._pages(_round(dataset, round_id, "cells"), evidence.CellPage, limit, params)
         return [item for page in pages for item in page.items]
 
     def cell(

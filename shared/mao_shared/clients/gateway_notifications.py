@@ -12,6 +12,8 @@ from mao_shared.models.notification import (
     Message,
     Rule,
     SendResult,
+    UrlComparison,
+    UrlToCompare,
 )
 
 from .gateway_http import GatewayHttp, url_path
@@ -37,6 +39,22 @@ class NotificationCalls:
         return self.http.call(
             "POST", "/channels", ChannelState, json=dump_body(request), timeout=TEST_TIMEOUT
         )
+
+    def put_channel(self, request: ChannelRequest) -> ChannelState:
+        """Add a channel, or give one another URL. Raises InvalidInput as `add_channel`."""
+        path = url_path("channels", request.name)
+        return self.http.call("PUT", path, ChannelState, json=dump_body(request), timeout=TEST_TIMEOUT)
+
+    def is_url_of_channel(self, name: str, url: str) -> bool:
+        """Return whether this is the channel's URL, which the node does not show."""
+        return self._compare(url_path("channels", name, "compare"), url)
+
+    def is_url_of_heartbeat(self, pipeline: str, url: str) -> bool:
+        """Return whether this is the heartbeat's address, which the node does not show."""
+        return self._compare(url_path("heartbeats", pipeline, "compare"), url)
+
+    def _compare(self, path: str, url: str) -> bool:
+        return self.http.call("POST", path, UrlComparison, json=request_body(UrlToCompare, url=url)).same
 
     def remove_channel(self, name: str) -> None:
         self.http.execute("DELETE", url_path("channels", name))

@@ -16,6 +16,7 @@ from mao_shared.errors import InvalidInput, MaoError, PeerUnavailable
 from mao_shared.json_text import parse_json
 from mao_shared.models.common import STORED
 from mao_shared.problems import field_errors, from_problem
+from mao_shared.tracing import TRACEPARENT_HEADER
 
 stamina.instrumentation.set_on_retry_hooks([])  # the caller logs the final failure
 
@@ -65,10 +66,12 @@ def _is_temporary(error: Exception) -> bool:
 
 
 def outgoing_headers(token: str | None = None) -> dict[str, str]:
-    """Return the headers of a request: the current request id, and the bearer token if there is one."""
+    """Return the headers of a request: the current request's id and trace, and the bearer token."""
     headers = {"Accept": "application/json"}
     if current := request_context.current_request_id():
         headers[request_context.REQUEST_ID_HEADER] = current
+    if traceparent := request_context.current_traceparent():
+        headers[TRACEPARENT_HEADER] = traceparent
     if token:
         headers["Authorization"] = f"Bearer {token}"
     return headers

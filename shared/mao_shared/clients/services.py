@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from mao_shared import request_context
 from mao_shared.models import Dataset, Job, Listing, ResolvedImage, Run
-from mao_shared.models.dataset import DatasetStatus
+from mao_shared.models.dataset import BareRepository, BareRequest, DatasetStatus
+from mao_shared.models.external import RemoteCheck, RemoteState
 from mao_shared.models.node import EngineInfo
 from mao_shared.models.tool import ImageRequest, Pull
 
@@ -21,6 +22,7 @@ M = TypeVar("M", bound=BaseModel)
 
 CONNECT_TIMEOUT = 2.0  # seconds
 PULL_TIMEOUT = 900.0  # seconds; an image may be gigabytes
+CHECK_TIMEOUT = 120.0  # seconds; git waits for a remote that does not answer
 CLONE_TIMEOUT = 900.0  # seconds; a dataset may be large and its remote slow
 _UNIX = "unix://"
 _KEEPALIVE = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=30)
@@ -158,3 +160,17 @@ class DataClient(ServiceClient):
         """
         path, body = f"/datasets/{dataset.name}", dataset.model_dump(mode="json")
         return await self.record("PUT", path, DatasetStatus, json=body, timeout=CLONE_TIMEOUT)
+
+    async def check_remote(self, master: str) -> RemoteState:
+        """Check that a repository can be a dataset's remote.
+
+        Raises RemoteUnavailable if it does not answer, InvalidInput if it cannot be used.
+        """
+        body = request_body(RemoteCheck, master=master)
+        return await self.record("POST", "/remotes/check", RemoteState, json=body, timeout=CHECK_TIMEOUT)
+
+    async def make_repository(self, name: str, idempotency_key: str) -> BareRepository:
+        """Create an empty repository on this node. Raises AlreadyExists unless the key's first call did."""
+        body = request_body(BareRequest, name=name)
+        headers = {"Idempotency-Key": idempotency_key}
+        return await self.record("POST", "/bare-repo/init", BareRepository, json=body, headers=headers)

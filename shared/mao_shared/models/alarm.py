@@ -94,7 +94,7 @@ class Acknowledgement(Record):
     note: str = Field(default="", max_length=2000)
 
 
-AlarmKind = Literal["spike", "level-shift", "metric-unreadable", "round"]
+AlarmKind = Literal["spike", "level-shift", "metric-unreadable", "round", "check"]
 """Kinds of alarms about data. An alarm about the node itself has the condition's name as its kind."""
 
 

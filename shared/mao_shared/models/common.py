@@ -28,7 +28,7 @@ from mao_shared.errors import RecordUnreadable
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _FOREIGN = re.compile(r"[^A-Za-z0-9._-]")
 GROUND_TRUTH = "ground-truth"
-_RESERVED = frozenset({GROUND_TRUTH, "HEAD"})
+_RESERVED = frozenset({GROUND_TRUTH, "HEAD", "quarantine"})  # the last is a folder of branches
 NAME_RULE = (
     "1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit, "
     "without '..' and not ending in '.lock'"

@@ -188,7 +188,11 @@ class CommitInfo(Record):
 
 
 class FileInfo(Record):
-    """A folder entry. `kind`: file, folder, link or submodule; `size`: in bytes, None for a folder."""
+    """A folder entry. `kind`: file, folder, link or submodule; `size`: in bytes, None for a folder.
+
+    With `details`, `entries`: how many a folder has; `changed_at`, `changed_in`: time and id of the commit
+    that last changed it, None if that is too long ago to be searched.
+    """
 
     name: str
     path: str
@@ -196,6 +200,63 @@ class FileInfo(Record):
     size: int | None
     id: str
     executable: bool
+    entries: int | None = None
+    changed_at: Timestamp | None = None
+    changed_in: str | None = None
+
+
+PreviewKind = Annotated[Literal["table", "image", "text", "none"], OrNewer]
+
+
+class FilePreview(Record):
+    """The beginning of a file. `size` in bytes; `media_type` of an image, which `…/image` returns.
+
+    Of a table, `rows` are the records after the first `offset`, cells as they are spelt, None for a field
+    that a record lacks; `total`: how many records there are, None if not all were read; `key`: the columns
+    that tell the records apart, as inferred. `more`: there is more than is shown; `note`: why.
+    """
+
+    commit: str
+    path: str
+    size: int
+    kind: PreviewKind = Field(examples=["table"])
+    media_type: str | None = None
+    columns: list[str] = Field(default_factory=list)
+    rows: list[list[str | None]] = Field(default_factory=list)
+    offset: int = 0
+    total: int | None = None
+    key: list[str] = Field(default_factory=list)
+    text: str | None = None
+    more: bool = False
+    note: str | None = None
+
+
+# The history of a value
+
+ValueState = Annotated[Literal["value", "no-field", "no-record", "no-file", "unreadable"], OrNewer]
+
+
+class ValueVersion(Record):
+    """A commit that changed a file, and what a field of a record was there.
+
+    `run` and `step`, or `round`: what made the commit; `tick`: its scheduled time. `key`: the columns that
+    identify the record, as spelt there. `value`: as spelt in the file, in JSON files as JSON; the first 2000
+    characters. `changed`: whether the value differs from the one before; None if that is not known. `reason`:
+    why there is no value. `unknown`: why no older commits are listed, if there are any.
+    """
+
+    time: Timestamp
+    commit: str
+    run: str | None = None
+    step: str | None = None
+    round: str | None = None
+    tick: Timestamp | None = None
+    key: dict[str, str] = Field(default_factory=dict)
+    state: ValueState = Field(examples=["value"])
+    value: str | None = None
+    changed: bool | None = None
+    reason: str | None = None
+    unknown: str | None = None
 
 
 # Differences

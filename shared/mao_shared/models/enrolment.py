@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from .alarm import ControlMetric
+from .check import Checks
 from .common import GROUND_TRUTH, Bytes, Name, NodeName, Record, Timestamp
 from .pipeline import Agreement, LateTruth, OptionalTitle, Overlap, Pipeline, Retry
 from .round import VoteDefinition
@@ -49,6 +50,7 @@ class ResolvedStep(Record):
     allow_empty: bool = False
     on_late_truth: LateTruth = "skip"
     metrics: list[ControlMetric] = Field(default_factory=list)
+    checks: Checks = Field(default_factory=list)
 
     @property
     def reads_truth(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from .common import Record, Timestamp
-from .round import Abstention, FieldKind, VoteDefinition
+from .round import AbstainedWhy, Abstention, FieldKind, VoteDefinition
 
 # A round's evidence
 
@@ -71,8 +71,9 @@ class FileEvidence(Record):
     """A file over which the nodes differ. `contents`: git's ids, of the nodes that have it.
 
     `result`: git's id of what was decided. `conflicts`: how many cells stayed undecided; `cells`: how many
-    differ, see the file of cells. `notes`: what was done; `warnings`: why it may be wrong. `fields`, `groups`
-    and `warnings` are empty in rounds before version 4 of the rules.
+    differ, see the file of cells; `contested`: in how many of them no value has a majority. `notes`: what was
+    done; `warnings`: why it may be wrong. `fields`, `groups` and `warnings` are empty, and `contested` is 0,
+    in rounds before version 4 of the rules.
     """
 
     path: str
@@ -85,6 +86,7 @@ class FileEvidence(Record):
     votes: dict[str, Tally]
     conflicts: int = 0
     cells: int = 0
+    contested: int = 0
     notes: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     abstained: dict[str, str] = Field(default_factory=dict)
@@ -104,7 +106,8 @@ class Evidence(Record):
 
     `decided` counts the files that differ from the base by how they were decided; `files` describes the first
     over which nodes differ. `cells` counts what differs, of which `cells_listed` are in the file beside this
-    one. `votes` sums over all files. Fields of another version are left out.
+    one, and `contested` have no majority. `votes` sums over all files. Fields of another version are left
+    out.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -121,6 +124,7 @@ class Evidence(Record):
     decided: dict[str, int]
     conflicts: int
     cells: int
+    contested: int = 0
     cells_listed: int
     votes: dict[str, Tally]
     ledger: LedgerChange
@@ -135,7 +139,7 @@ class RoundSummary(Record):
     """A decided round in a line. `files`: how many differ from the round before.
 
     `warnings`: why decisions on files may be wrong, such as a key that was inferred from little; the first
-    few.
+    few. `differing`: by node that voted, in how many cells it differs; `abstained`: why the others did not.
     """
 
     round: str
@@ -147,6 +151,8 @@ class RoundSummary(Record):
     cells: int
     conflicts: int
     warnings: list[str] = Field(default_factory=list)
+    differing: dict[str, int] = Field(default_factory=dict)
+    abstained: dict[str, AbstainedWhy] = Field(default_factory=dict)
 
 
 class DecidedRound(Record):
@@ -169,6 +175,8 @@ class DecidedRound(Record):
             cells=found.cells,
             conflicts=found.conflicts,
             warnings=[*warnings[:MAX_WARNINGS], *more],
+            differing={node: tally.differing for node, tally in found.votes.items()},
+            abstained={node: entry.reason for node, entry in found.abstained.items()},
         )
 
 

@@ -43,7 +43,8 @@ class Channel(Record):
 class ChannelState(Record):
     """A channel in a response; `url` is masked.
 
-    `waiting`: number of messages not delivered yet; `given_up`: number of abandoned ones.
+    `waiting`: number of messages not delivered yet; `given_up`: number of abandoned ones. `tries` and
+    `next_try_at`: of the message that is sent next, if its last attempt failed.
     """
 
     name: Name = Field(examples=["mail"])
@@ -53,6 +54,21 @@ class ChannelState(Record):
     waiting: int = 0
     given_up: int = 0
     last_error: str | None = None
+    delivered_at: Timestamp | None = None
+    tries: int = 0
+    next_try_at: Timestamp | None = None
+
+
+class UrlToCompare(Record):
+    """Body of `…/compare`: a URL that may be the one that the node keeps, which it does not show."""
+
+    url: str = Field(max_length=4000, examples=["ntfys://ntfy.example.org/alarms"])
+
+
+class UrlComparison(Record):
+    """Whether a URL is the one that the node keeps."""
+
+    same: bool
 
 
 class SendResult(Record):

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from .alarm import MAX_METRICS, ControlMetric
+from .check import Checks, validate_checks
 from .common import (
     GROUND_TRUTH,
     MAX_NAME,
@@ -163,6 +164,7 @@ class Step(Record):
     allow_empty: bool = False  # a run without output succeeds, without a snapshot
     on_late_truth: LateTruth = "skip"
     metrics: list[ControlMetric] = Field(default_factory=list, max_length=MAX_METRICS)
+    checks: Checks = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod
@@ -177,6 +179,7 @@ class Step(Record):
     def _title_fits(self, info: ValidationInfo) -> Step:
         if info.context != STORED:
             check_title(self.name, self.title)
+            validate_checks(self.checks, self.metrics)
         return self
 
 

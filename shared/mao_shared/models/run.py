@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from mao_shared.states import STEP_ENDED, RunPhase, StepPhase, check_run, check_step
 
+from .check import CheckResult, Quarantine
 from .common import Name, NodeName, Record, Timestamp, format_time
 from .enrolment import ResolvedStep
 from .pipeline import Fault, NameOrTitle, Overlap
@@ -120,9 +121,16 @@ class StepRun(Record):
     ground_truth: str | None = None
     pushed: bool = False
     metrics: dict[str, float] = Field(default_factory=dict)  # control metrics of the snapshot
+    checks: list[CheckResult] = Field(default_factory=list, exclude_if=lambda checks: not checks)
+    quarantine: Quarantine | None = None  # its output is there and not on the node's branch, unless accepted
     reproduced: Reproduced | None = None
     error: Failure | None = None
     earlier: list[PastAttempt] = Field(default_factory=list)
+
+    @property
+    def quarantined(self) -> bool:
+        """True if the step's output was quarantined and has not been accepted."""
+        return self.quarantine is not None and self.quarantine.state != "accepted"
 
     @property
     def late(self) -> bool:
@@ -165,6 +173,11 @@ class Run(Record):
     error: Failure | None = None
     cancel: CancelRequest | None = None
     request_id: str | None = None
+    traceparent: str | None = Field(
+        default=None,
+        description="W3C trace context of the request that asked for it; of itself for a tick",
+        examples=["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"],
+    )
     reproduces: Original | None = None
 
     def current(self) -> int | None:

@@ -82,14 +82,28 @@ class BackfillRequest(Record):
 
     since: Timestamp = Field(examples=["2026-01-31T12:00:00Z"])
     until: Timestamp | None = Field(default=None, examples=["2026-02-01T12:00:00Z"])
+    dry_run: bool = Field(default=False, description="Only tell which ticks would run, in `ticks`")
+
+
+class BackfillTick(Record):
+    """A tick that a backfill would run. `missed`: why it was not run; null if it has no record."""
+
+    run: str
+    scheduled_for: Timestamp
+    missed: MissedWhy | None = None
+    reason: str | None = None  # the same for people
 
 
 class BackfillResult(Record):
-    """The runs queued by a backfill. `more_since`: set if there are more; repeat the call from there."""
+    """The runs queued by a backfill. `more_since`: set if there are more; repeat the call from there.
+
+    With `dry_run` nothing is queued, and `ticks` has what would be.
+    """
 
     queued: list[str]
     present: int  # ticks that already have a run
     more_since: Timestamp | None = None
+    ticks: list[BackfillTick] = Field(default_factory=list, exclude_if=lambda ticks: not ticks)
 
 
 class TickMark(Record):

@@ -21,7 +21,9 @@ class FieldSchema(Record):
     `unsure`: why that may be wrong. `decimal`, `thousands`: marks in its numbers (a blank: any space or
     apostrophe); `unit`: of its numbers. `order` of day and month in its dates; `zoned`: its times have zones.
     `missing`: texts in it that are no observation, beside the empty text and null. `nodes`: how many have
-    values.
+    values. `measured`: each node measures its own number; `tolerance` (in the unit of its values: seconds of
+    times, days of dates) and `error` (a fraction of the larger value): how far apart values may be and agree;
+    `noise`: where these come from.
     """
 
     name: str
@@ -35,6 +37,10 @@ class FieldSchema(Record):
     zoned: bool = False
     missing: list[str] = Field(default_factory=list)
     nodes: int = 0
+    measured: bool = False
+    tolerance: float = 0
+    error: float = 0
+    noise: Literal["exact", "assumed", "declared", "estimated"] = "exact"
     declared: FieldRule = Field(default_factory=FieldRule)
 
 
@@ -64,12 +70,16 @@ class FileSchema(Record):
 
 
 class Schema(Record):
-    """What the record files of some commits are, by a definition. `more`: record files that are left out."""
+    """What the record files of some commits are, by a definition. `more`: record files that are left out.
+
+    `unmatched`: the paths in `files` of the definition that are the first to match no file of the commits.
+    """
 
     commits: dict[str, str]
     definition: VoteDefinition
     files: list[FileSchema]
     more: int = 0
+    unmatched: list[str] = Field(default_factory=list)
 
     def pinned(self) -> VoteDefinition:
         """Return the definition with what was inferred declared, so that later values change nothing."""

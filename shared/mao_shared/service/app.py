@@ -27,13 +27,15 @@ from mao_shared.host.files import set_private_umask
 from mao_shared.host.sockets import LOOPBACK, loopback_listeners, unix_listener
 from mao_shared.logs import configure_logs, get_logger
 from mao_shared.metrics import Metrics, metrics_of
+from mao_shared.progress import OngoingRequests
 from mao_shared.reconcile import background
 from mao_shared.settings import WRONG_SETTINGS, ServiceSettings, wrong_settings
 from mao_shared.store import Store, open_store
-from mao_shared.web import health
+from mao_shared.tracing import Tracing, make_tracing
+from mao_shared.web import health, progress
 from mao_shared.web.api_pages import complete_openapi, docs_router, make_routes
 from mao_shared.web.callers import RefuseWebPages
-from mao_shared.web.envelope import MAX_HEADER, Envelope, EventStreams
+from mao_shared.web.envelope import MAX_HEADER, Envelope, EventStreams, is_untraced
 from mao_shared.web.error_handlers import add_error_handlers
 from mao_shared.web.health import AllConditions, Health, Probe, Readiness
 from mao_shared.web.json_bodies import StrictJson
@@ -68,6 +70,8 @@ class Service:
         self.stack = stack
         self.conditions = conditions_of(app)
         self.metrics = metrics_of(app)
+        self.tracing: Tracing = app.state.tracing
+        self.ongoing: OngoingRequests = app.state.ongoing
         self.probes: dict[str, Probe] = {"store": store.ping}
         self.loops: list[Coroutine[Any, Any, Any]] = []
 
@@ -108,9 +112,13 @@ def make_service(
     alarms about lasting conditions. For the other arguments see `make_api`.
     """
 
+    tracing = make_tracing(name, settings.node, settings.traces_endpoint())
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            tracing.start()
+            stack.push_async_callback(tracing.close)
             used = store or open_store(settings.etcd_endpoints, observe=metrics_of(app).observe_store)
             if store is None:
                 stack.push_async_callback(used.close)
@@ -135,6 +143,7 @@ def make_service(
         own_docs=own_docs,
         middleware=middleware,
         all_conditions=all_conditions,
+        tracing=tracing,
     )
 
 
@@ -148,6 +157,7 @@ def make_api(
     own_docs: bool = True,
     middleware: Sequence[Middleware] = GUARDS,
     all_conditions: AllConditions | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Return a FastAPI app with the common parts: health, metrics, docs, problems, request ids, logs.
 
@@ -155,8 +165,9 @@ def make_api(
     the service's dependencies. `own_docs`: False if `routes` serve `/docs` and `/openapi.json`, as in the
     gateway. `middleware`: runs inside request ids, logs and metrics, the first one outermost; it decides
     which callers are admitted. `all_conditions`: returns the conditions for `/conditions`, if not only the
-    service's own.
+    service's own. `tracing`: by default off.
     """
+    tracing = tracing or Tracing()
     app = FastAPI(
         title=f"MAO {name}",
         version=__version__,
@@ -166,14 +177,30 @@ def make_api(
         redoc_url=None,
         openapi_url="/openapi.json" if own_docs else None,
         redirect_slashes=False,
+        telemetry={  # FastAPI's own, which the environment could turn on otherwise
+            "tracing": tracing.is_on,
+            "tracer_provider": tracing.provider,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": is_untraced,
+        },
     )
+    app.state.tracing = tracing
+    app.state.ongoing = OngoingRequests()
     app.state.metrics = Metrics()
     app.state.conditions = Conditions()
     app.state.metrics.add_conditions(app.state.conditions.current)
     app.state.health = Health(name, readiness, all_conditions)
     app.state.streams = EventStreams()
     around = Middleware(
-        Envelope, service=name, metrics=app.state.metrics, streams=app.state.streams, max_body=MAX_BODY
+        Envelope,
+        service=name,
+        metrics=app.state.metrics,
+        streams=app.state.streams,
+        max_body=MAX_BODY,
+        tracing=tracing,
     )
     app.user_middleware[:] = [around, *middleware]
     add_error_handlers(app)
@@ -185,7 +212,8 @@ def make_api(
 @functools.cache
 def _common_routes(name: str, own_docs: bool) -> list[BaseRoute]:
     """Return the routes of `make_api` itself; the same each time, see `make_routes`."""
-    return make_routes(name, [health.router, docs_router(f"MAO {name}")] if own_docs else [health.router])
+    own = [docs_router(f"MAO {name}"), progress.router] if own_docs else []
+    return make_routes(name, [health.router, *own])
 
 
 class _Server(uvicorn.Server):

@@ -18,6 +18,7 @@ TAGS = {
     "tools": "Container images and how to run them.",
     "datasets": "Git repositories with a branch for each node: the records, and their clones on this node.",
     "pipelines": "Steps of a tool and its datasets, registered for the whole federation.",
+    "catalogue": "Pipelines, tools and datasets that others describe, and their installation on this node.",
     "enrolments": "Pipelines that this node takes part in, with images pinned by digest.",
     "consent": "Changes of pipelines that wait for this node's approval, and nodes trusted with changes.",
     "runs": "Executions of pipelines on this node, with their steps and logs.",
@@ -94,7 +95,7 @@ def problem_statuses(method: str, path: str, operation: Document) -> list[int]:
     in_path = any(parameter["in"] == "path" for parameter in parameters)
     statuses = {403, 503}
     statuses |= {400, 413} if has_body else set()
-    statuses |= {404} if in_path or has_body or names & {"pipeline", "schedule", "node"} else set()
+    statuses |= {404} if in_path or has_body or names & {"pipeline", "schedule", "node", "source"} else set()
     statuses |= {409} if in_path or method != "get" else set()
     statuses |= {410} if "cursor" in names else set()
     statuses |= {412} if "if-match" in names else set()

@@ -18,6 +18,7 @@ from mao_shared import request_context
 from mao_shared.logs import bind, get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.problems import MEDIA_TYPE, Problem, make_problem
+from mao_shared.tracing import TRACEPARENT_HEADER, Tracing
 
 from .operations import operation_headers
 
@@ -154,12 +155,20 @@ class Exchange:
     """One request and its response."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, streams: EventStreams, room: BodyBudget
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        streams: EventStreams,
+        room: BodyBudget,
+        tracing: Tracing,
     ) -> None:
         self.scope = scope
         self.id = request_context.accept_request_id(
             Headers(scope=scope).get(request_context.REQUEST_ID_HEADER)
         )
+        self.trace = tracing.begin_request()
+        request_context.set_traceparent(None if self.trace is None else str(self.trace))
         self.status: int | None = None
         self.seconds = 0.0
         self.is_stream = False
@@ -169,6 +178,7 @@ class Exchange:
         self._receive, self._send = receive, send
         self._streams = streams
         self._room = room
+        self._tracing = tracing
         self._held = self._shared = 0  # bytes of the body, and how many of them were charged
         self._body_left = 0
         self.client_left = False  # the client disconnected before the response
@@ -179,6 +189,10 @@ class Exchange:
         """The route's path template; `(none)` for requests without a route."""
         path = getattr(self.scope.get("route"), "path", None)
         return path if isinstance(path, str) else "(none)"
+
+    def log_facts(self) -> dict[str, str]:
+        """Return the fields that all log lines about this request have."""
+        return {"request_id": self.id} | ({} if self.trace is None else {"trace_id": self.trace.trace_id})
 
     def limit_body(self, most: int) -> None:
         """Make `receive` raise HTTPException 413 past `most` bytes."""
@@ -220,6 +234,8 @@ class Exchange:
                 await asyncio.Event().wait()  # until the task is cancelled
             headers.update(operation_headers(self.scope))
             self.status = message["status"]
+            if self.trace is not None:
+                self._tracing.describe_request(self.scope["method"], self.route, self.id)
             self.seconds = time.perf_counter() - self._began
             if self.status == 413:
                 headers["Connection"] = "close"  # the rest of the body is not read
@@ -241,25 +257,39 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+def is_untraced(scope: MutableMapping[str, Any]) -> bool:
+    """Return True for a read that its caller does not trace: polling would hide what the traces are about."""
+    reads = scope.get("method", "GET") in ("GET", "HEAD")
+    return reads and not any(name == TRACEPARENT_HEADER.encode() for name, _ in scope["headers"])
+
+
 class Envelope:
     """ASGI middleware; see the module's docstring. `max_body` is in bytes."""
 
     def __init__(
-        self, app: ASGIApp, *, service: str, metrics: Metrics, streams: EventStreams, max_body: int
+        self,
+        app: ASGIApp,
+        *,
+        service: str,
+        metrics: Metrics,
+        streams: EventStreams,
+        max_body: int,
+        tracing: Tracing,
     ) -> None:
         self.app = app
         self.service = service
         self.metrics = metrics
         self.streams = streams
         self.max_body = max_body
+        self.tracing = tracing
         self.room = BodyBudget(_BODIES_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self.streams, self.room)
-        with bind(request_id=exchange.id), request_context.track_staleness() as exchange.from_copies:
+        exchange = Exchange(scope, receive, send, self.streams, self.room, self.tracing)
+        with bind(**exchange.log_facts()), request_context.track_staleness() as exchange.from_copies:
             try:
                 await self._run(exchange)
             finally:

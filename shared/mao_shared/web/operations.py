@@ -12,6 +12,8 @@ SUBJECT_HEADER = "X-MAO-Subject"
 """The first parameter of the path, percent-encoded."""
 OPERATION_KEY = "mao.operation"
 """Key in a request's scope: what `read_operation` returned for its response."""
+SENT_KEY = "mao.operations-sent"
+"""Key in the scope of a request that makes several calls: `(read_operation(…), status)` of each."""
 MAX_SUBJECT = 200  # characters
 _SAFE = ("GET", "HEAD", "OPTIONS")
 

@@ -13,10 +13,12 @@ from mao_datamgmt.backup.reconcile import Reconciler
 from mao_datamgmt.backup.restore import restore_backup
 from mao_datamgmt.backup.runs import StepCommit, reconstruct_run, restored_failure
 from mao_datamgmt.backup.take import take_backup
+from mao_datamgmt.datasets.quarantine import Decision
 from mao_datamgmt.git_executor import GitExecutor
 from mao_shared import keys
 from mao_shared.conditions import Conditions
 from mao_shared.models import Enrolment, Run, StepRun
+from mao_shared.models.check import Check
 from mao_shared.models.node import Restored
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase, StepPhase
@@ -84,6 +86,30 @@ async def test_reconcile_records_unknown_runs(tmp_path: Path) -> None:
     stored = await Records(store, keys.restored(NODE), Restored).get("")
     assert stored is not None
     assert stored.record.open == []
+
+
+async def test_reconcile_records_quarantined_runs(tmp_path: Path) -> None:
+    check = Check(name="never", file="none", on_failure="quarantine")
+    old = MemoryStore()
+    async with working(tmp_path, old) as world:
+        await ran(world, "run-1", 1)
+        taken = await take_backup(NODE, old, places(tmp_path), tmp_path / "backup", {})
+        one = step("one", "data", world.master)
+        checked = one.model_copy(update={"spec": one.spec.model_copy(update={"checks": [check]})})
+        held = await world.whole(run_of("run-2", checked, after=2), writing("run-2"))
+        assert held.quarantined
+    shutil.rmtree(tmp_path / "node")
+    new = MemoryStore()
+    assert taken.path is not None
+    await restore_backup(settings_for(tmp_path), new, places(tmp_path), taken.path)
+    assert await reconciled(tmp_path, new)
+    found = (await runs_in(new))["run-2"].steps[0]
+    assert (found.phase, found.snapshot, found.checks) == (StepPhase.SUCCEEDED, None, held.checks)
+    assert found.quarantine == held.quarantine
+    async with working(tmp_path, new) as world:
+        accepted = await world.manager.quarantine.accept("data", "run-2", Decision("accepted"))
+        assert accepted.accepted_as == git(world.master, "rev-parse", NODE)
+        assert runs_on(world.master) == ["run-2", "run-1"]
 
 
 async def test_reconcile_corrects_a_missed_tick(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_unknown_names_are_404(api: Api, path: str) -> None:
     assert api.get(path).status_code == 404
     if not path.startswith("/rules"):
         assert api.post(f"{path}/test").status_code == 404
+        assert api.post(f"{path}/compare", json={"url": "ntfy://a/b"}).status_code == 404
 
 
 @pytest.mark.parametrize("url", ["dbus://", "no url", "json://a/?template=/etc/passwd"])
@@ -85,6 +86,36 @@ def test_channel_is_added_tested_and_shown_masked(api: Api) -> None:
         refused = api.post("/channels/phone/test").json()
     assert not refused["delivered"]
     assert "secret-topic" not in refused["error"] + api.get("/channels").text
+
+
+def test_channel_url_is_compared_and_changed_without_being_shown(api: Api) -> None:
+    pytest.importorskip("apprise", reason="made before requirements.lock had it: run `make venv`")
+    first, second = ("ntfys://ntfy.example.org/first-topic", "jsons://lab.example.org/second-token")
+
+    def same(url: str) -> bool:
+        answer = api.post("/channels/phone/compare", json={"url": url})
+        assert url not in answer.text
+        return bool(answer.json()["same"])
+
+    made = api.put("/channels/phone", json={"name": "phone", "url": first}).json()
+    assert (same(first), same(second), same("ntfys://…")) == (True, False, False)
+    changed = api.put("/channels/phone", json={"name": "phone", "url": second}).json()
+    assert (same(first), same(second)) == (False, True)
+    assert (changed["url"], changed["created_at"]) == ("jsons://…", made["created_at"])
+    assert len(api.get("/channels").json()["items"]) == 1
+    refused = api.put("/channels/phone", json={"name": "phone", "url": "dbus://"})
+    assert refused.json()["code"] == "channel-url-refused"
+    assert api.put("/channels/phone", json={"name": "mail", "url": first}).status_code == 422
+    assert same(second)
+
+
+def test_heartbeat_address_is_compared_without_being_shown(api: Api) -> None:
+    with http_server() as got:
+        url = f"http://127.0.0.1:{got.port}/ping/secret-id"
+        api.put("/heartbeats/crawl", json={"url": url})
+        for other in (f"{url}x", api.get("/heartbeats/crawl").json()["url"], url):
+            answer = api.post("/heartbeats/crawl/compare", json={"url": other})
+            assert answer.json() == {"same": other == url}
 
 
 def test_heartbeat_is_set_tested_and_shown_masked(api: Api) -> None:

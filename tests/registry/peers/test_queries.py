@@ -14,7 +14,7 @@ from mao_registry.peers.queries import lateness
 from mao_scheduler.app import make_app as scheduler_app
 from mao_scheduler.settings import SchedulerSettings
 from mao_shared import keys
-from mao_shared.models import Member, PeerNode, PeerRuns, RunBrief
+from mao_shared.models import Member, PeerNode, PeerRuns, RunBrief, TickStrip
 from mao_shared.states import RunPhase
 from mao_shared.store.memory import MemoryStore
 from mao_shared.store.records import dump
@@ -180,3 +180,34 @@ async def test_runs_next_tick_without_federation(
             assert row["next_tick"] is None
         else:
             assert row["next_tick"].endswith(wanted)
+
+
+async def publish_strip(store: MemoryStore, key: str, strip: TickStrip) -> None:
+    before = await store.get(key)
+    if before is None:
+        await store.create(key, dump(strip))
+    else:
+        await store.replace(key, dump(strip), before.revision)
+
+
+async def test_ticks_of_other_nodes(world: World) -> None:
+    strip = TickStrip(node="node-2", pipeline="crawler", marks="ssf", updated_at=NOW)
+    await publish_strip(world.shared, keys.peer_ticks("node-2", "crawler"), strip)
+    answer = await world.api.get("/federation/ticks")
+    assert [(each["node"], each["marks"]) for each in answer.json()["items"]] == [("node-2", "ssf")]
+    tag = {"If-None-Match": answer.headers["etag"]}
+    unchanged = await world.api.get("/federation/ticks", headers=tag)
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
+    later = strip.model_copy(update={"marks": "ssfs", "updated_at": NOW + HOUR})
+    await publish_strip(world.shared, keys.peer_ticks("node-2", "crawler"), later)
+    changed = await world.api.get("/federation/ticks", headers=tag)
+    assert changed.json()["items"][0]["marks"] == "ssfs"
+    assert changed.headers["etag"] != answer.headers["etag"]
+
+
+async def test_ticks_that_are_not_the_nodes_own_are_ignored(world: World) -> None:
+    forged = TickStrip(node="node-3", pipeline="crawler", marks="f", updated_at=NOW)
+    await publish_strip(world.shared, keys.peer_ticks("node-2", "crawler"), forged)
+    await world.shared.create(keys.peer_ticks("node-2", "huge"), b"{" + b" " * (1 << 20))
+    await world.shared.create(keys.peer_ticks("node-2", "odd"), b'{"marks": "<script>"}')
+    assert await world.get("/federation/ticks") == []

@@ -53,9 +53,11 @@ async def test_race_delete_record_and_create_pipeline(kind: str) -> None:
     winners = set()
     for turns in TURNS:
         plain, pausing = await _prepared()
-        catalogue = pausing.tools if kind == "tools" else pausing.datasets
+        collection = pausing.tools if kind == "tools" else pausing.datasets
         name = kind[0]
-        created, deleted = interleave(pausing.pipelines.create(PIPELINE), catalogue.delete(name, None), turns)
+        created, deleted = interleave(
+            pausing.pipelines.create(PIPELINE), collection.delete(name, None), turns
+        )
         pipeline = await plain.repositories.pipelines.get("p")
         records = plain.repositories.tools if kind == "tools" else plain.repositories.datasets
         record = await records.get(name)

@@ -30,7 +30,7 @@ from .fields.types import may_be_observed
 from .keys.align import Aligned, Version, align, number_records, ordered_places
 from .keys.compare import RowChange, TableDiff, compare
 from .keys.inference import choose_key, vote_key
-from .keys.key import POSITION, Key, find_record, has_key, same_text
+from .keys.key import POSITION, Key, find_record, find_records, has_key, same_text
 from .nested.changes import load_documents
 from .nested.documents import Layout, Reader, empty_leaves, leaf_table
 from .nested.lookup import find_value, is_inside
@@ -39,15 +39,18 @@ from .nested.paths import NamedFields, field_rule, leaf_pattern
 from .nested.planner import plan_layout
 from .nested.presence import vote_places
 from .reading.load import (
+    MAX_SHOWN_BYTES,
     NotRecords,
     RecordFormat,
     Table,
     cell_text,
     check_document,
+    escape_step,
     is_record_list,
     load,
     load_json_document,
     record_format,
+    record_table,
 )
 from .summary import summarize_document, summarize_table
 from .writing.sources import Rows, SourceFile
@@ -56,6 +59,7 @@ from .writing.write_nested import NestedText, write_nested_file
 
 __all__ = [
     "COMPUTED",
+    "MAX_SHOWN_BYTES",
     "POSITION",
     "RECORD",
     "Aligned",
@@ -92,9 +96,11 @@ __all__ = [
     "choose_key",
     "compare",
     "empty_leaves",
+    "escape_step",
     "extend_memory",
     "field_rule",
     "find_record",
+    "find_records",
     "find_value",
     "has_key",
     "is_inside",
@@ -114,6 +120,7 @@ __all__ = [
     "plan_layout",
     "plan_object_fields",
     "record_format",
+    "record_table",
     "same_text",
     "sort_differences",
     "summarize_document",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from mao_datamgmt.context import Context
 from mao_datamgmt.datasets.clones import sync_clone
@@ -88,7 +88,9 @@ class Reconciler:
         """Return the steps found in the clone, and the error if the remote could not be fetched."""
         tip = restored.tips.get(dataset)
         try:
-            return await self._executor.write([dataset], fetch_commits, self._context, dataset, tip)
+            return await self._executor.write(
+                [dataset], fetch_commits, self._context, dataset, tip, restored.backup_at
+            )
         except NotFound:  # the clone was set aside since
             return [], None
         except (MaoError, RepositoryError, OSError) as error:
@@ -134,9 +136,12 @@ class Reconciler:
 
 
 def fetch_commits(
-    context: Context, dataset: str, tip: str | None
+    context: Context, dataset: str, tip: str | None, since: datetime | None = None
 ) -> tuple[list[StepCommit], MaoError | None]:
-    """Fetch a dataset, and return the steps after `tip` and the error of a failed fetch. Blocking."""
+    """Fetch a dataset, and return the steps after `tip` and the error of a failed fetch. Blocking.
+
+    `since`: as for `commits_since`.
+    """
     clone = Clone.open(context.data.clone(dataset))
     synced = sync_clone(context, dataset, clone.url)
-    return commits_since(context, dataset, tip), synced.stale
+    return commits_since(context, dataset, tip, since), synced.stale

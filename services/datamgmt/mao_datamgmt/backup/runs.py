@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice, takewhile
 from typing import Any
 
@@ -21,9 +21,10 @@ from pydantic import ValidationError
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_git import Clone, LogEntry
+from mao_shared.commit_messages import read_step_record
 from mao_shared.models import GROUND_TRUTH, Enrolment, Failure, ResolvedStep, Run, StepRun
+from mao_shared.models.check import quarantine_branch, results_from_record
 from mao_shared.models.node import RESTORED, Restored, unknown_since
-from mao_shared.runs.step_record import read_step_record
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
 MAX_COMMITS = 100_000  # read of one dataset
@@ -103,12 +104,16 @@ class StepCommit:
     pushed: bool
     is_truth: bool  # the commit is a first-parent ancestor of ground truth
     record: Mapping[str, Any]
+    is_quarantined: bool = False
 
 
-def commits_since(context: Context, dataset: str, tip: str | None) -> list[StepCommit]:
+def commits_since(
+    context: Context, dataset: str, tip: str | None, since: datetime | None = None
+) -> list[StepCommit]:
     """Return this node's steps after `tip`, from its local branch and the remote one as last fetched.
 
-    Oldest first. Blocking. Raises NotFound, CloneBroken.
+    With `since`, also those quarantined after that time. Oldest first. Blocking. Raises NotFound,
+    CloneBroken.
     """
     clone = Clone.open(context.data.clone(dataset))
     local_tip = clone.tip(context.node)
@@ -125,7 +130,23 @@ def commits_since(context: Context, dataset: str, tip: str | None) -> list[StepC
         )
         if record.get("node") == context.node:
             found.append(commit)
+    known = local | pushed
+    held = [] if since is None else _quarantined_since(context, clone, dataset, since)
+    found += [commit for commit in held if (commit.run, commit.step) not in known]
     return sorted(found, key=lambda commit: commit.at)
+
+
+def _quarantined_since(context: Context, clone: Clone, dataset: str, since: datetime) -> list[StepCommit]:
+    tip = clone.latest_tip(quarantine_branch(context.node))
+    if tip is None:
+        return []
+    return [
+        StepCommit(
+            *key, dataset, clone.url, entry.commit, entry.time, False, False, record, is_quarantined=True
+        )
+        for key, (entry, record) in _steps(clone, tip, clone.latest_tip(context.node)).items()
+        if record.get("node") == context.node and entry.time > since - timedelta(seconds=1)
+    ]
 
 
 def _steps(clone: Clone, start: str, known: str | None) -> Commits:
@@ -240,7 +261,11 @@ def _reconstruct_step(found: StepCommit, known: Run | None, enrolment: Enrolment
                 "engine": (record.get("versions") or {}).get("engine"),
                 "base_commit": output.get("base"),
                 "input_commit": (source or {}).get("commit"),
-                "snapshot": found.commit,
+                "snapshot": None if found.is_quarantined else found.commit,
+                "checks": results_from_record(record),
+                "quarantine": {"commit": found.commit, "branch": quarantine_branch(str(record["node"]))}
+                if found.is_quarantined
+                else None,
                 "ground_truth": found.commit if found.is_truth else None,
                 "pushed": found.pushed,
             }

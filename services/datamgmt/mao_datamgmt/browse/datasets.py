@@ -128,11 +128,22 @@ def _commit(entry: LogEntry) -> CommitInfo:
 
 
 def list_files(
-    context: Context, name: str, ref: str | None, path: str, limit: int, cursor: str | None
+    context: Context,
+    name: str,
+    ref: str | None,
+    path: str,
+    limit: int,
+    cursor: str | None,
+    *,
+    details: bool = False,
 ) -> Listing[FileInfo]:
-    """List a folder in git's order. `cursor` is the name of the last entry of the previous page."""
+    """List a folder in git's order. `cursor` is the name of the last entry of the previous page.
+
+    With `details` also how many entries folders have, and which commits changed what last.
+    """
     clone = Clone.open(context.data.clone(name))
-    entries = clone.list_files(clone.resolve(ref or GROUND_TRUTH), path)
+    commit = clone.resolve(ref or GROUND_TRUTH)
+    entries = clone.list_files(commit, path)
     names = [mao_git.paths.printable(entry.name) for entry in entries]
     if cursor is not None and cursor not in names:
         raise cursor_invalid()
@@ -140,8 +151,15 @@ def list_files(
     page = entries[start : start + limit]
     more = len(entries) > start + limit
     prefix = "".join(f"{part}/" for part in path.split("/") if part)
+    items = [_file(prefix, entry) for entry in page]
+    if details:
+        changes = clone.last_changes(commit, path)
+        for entry, item in zip(page, items, strict=True):
+            item.entries = clone.count_entries(entry.id) if entry.kind == "folder" else None
+            if (change := changes.get(entry.name)) is not None:
+                item.changed_at, item.changed_in = change.time, change.commit
     return Listing(
-        items=[_file(prefix, entry) for entry in page],
+        items=items,
         cursor=names[start + limit - 1] if more and page else None,
     )
 

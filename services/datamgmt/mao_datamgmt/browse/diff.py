@@ -20,17 +20,9 @@ from mao_shared.models.dataset import (
     RowDifference,
     RowsDifference,
 )
-from mao_shared.models.round import VoteDefinition
-from mao_vote import latest_rounds, records
+from mao_vote import newest_definition, records
 from mao_vote.records import NotRecords, RecordFormat
 
-MAX_RECORDS_SIZE = {
-    RecordFormat.CSV: 32 << 20,
-    RecordFormat.TSV: 32 << 20,
-    RecordFormat.JSON: 8 << 20,
-    RecordFormat.JSON_LINES: 8 << 20,
-}
-"""Largest size in bytes to compare as records; JSON takes many times its size in memory."""
 MAX_LINES_SIZE = 8 << 20  # largest size in bytes to compare as lines
 MAX_TEXT = 2000  # characters; longer values and lines are truncated
 
@@ -94,7 +86,9 @@ def _compare_file(
     limit: int,
 ) -> None:
     record_format = records.record_format(delta.path)
-    max_size = MAX_RECORDS_SIZE[record_format] if record_format and manner != "lines" else MAX_LINES_SIZE
+    max_size = MAX_LINES_SIZE
+    if record_format is not None and manner != "lines":
+        max_size = records.MAX_SHOWN_BYTES[record_format]
     old = _read_side(context, clone, diff.before, delta.old, max_size)
     new = _read_side(context, clone, diff.after, delta.new, max_size)
     if old is None or new is None:
@@ -144,20 +138,11 @@ def _load_tables(
     if record_format is None:
         raise NotRecords("its name does not end in .csv .tsv .tab .json .jsonl .ndjson")
     if record_format is RecordFormat.JSON:
-        documents = records.load_documents(*sides, _newest_definition(clone).rule_for(path))
+        documents = records.load_documents(*sides, newest_definition(clone).rule_for(path))
         if documents is not None:
             return documents
     before, after = (records.load(side, record_format) for side in sides)
     return before, after
-
-
-def _newest_definition(clone: Clone) -> VoteDefinition:
-    """Return the definition by which the newest round was decided, the default if there is none."""
-    try:
-        newest = next(latest_rounds(clone, clone.resolve(GROUND_TRUTH), 1), None)
-    except (NotFound, InvalidInput):  # no ground truth yet, or evidence that cannot be read
-        newest = None
-    return VoteDefinition() if newest is None else newest.evidence.definition
 
 
 def _compare_rows(

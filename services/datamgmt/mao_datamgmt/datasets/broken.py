@@ -23,11 +23,12 @@ import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_git import Clone, RepositoryError
+from mao_shared.commit_messages import read_step_record
 from mao_shared.errors import Conflict, MaoError, NotFound, Unavailable
 from mao_shared.logs import get_logger
+from mao_shared.models.check import quarantine_branch
 from mao_shared.models.common import STORED
 from mao_shared.models.dataset import BrokenClone
-from mao_shared.runs.step_record import read_step_record
 
 log = get_logger(__name__)
 
@@ -186,7 +187,12 @@ def restore_commits(context: Context, dataset: str, clone: Clone) -> None:
     """Replay the commits that only broken clones had onto the new clone. May be repeated."""
     for path, record in awaiting_rebuild(context, dataset):
         salvaged = mao_git.salvage(
-            Path(record.path), clone, context.node, observation_key(context.node), context.sign
+            Path(record.path),
+            clone,
+            context.node,
+            observation_key(context.node),
+            context.sign,
+            beside=quarantine_branch(context.node),
         )
         log.warning("clone.put_back", dataset=dataset, commits=len(salvaged.kept), lost=salvaged.lost)
         path.with_suffix(".salvaged").write_text(

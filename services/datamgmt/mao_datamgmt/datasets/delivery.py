@@ -17,6 +17,9 @@ from mao_datamgmt.context import Context
 from mao_git import Clone, MergeConflict, Relation, RemoteMoved
 from mao_shared.errors import Conflict, MaoError, RemoteUnavailable
 from mao_shared.models import GROUND_TRUTH
+from mao_shared.models.check import quarantine_branch
+
+from . import quarantine
 
 MAX_ATTEMPTS = 6
 RETRY_SECONDS = 0.05  # before the second attempt; doubled each time, with jitter
@@ -109,7 +112,8 @@ def _catch_up(context: Context, clone: Clone, attempt: int) -> MaoError | None:
 
 
 def _tips(context: Context, clone: Clone) -> dict[str, str]:
-    found = {name: clone.tip(name) for name in (context.node, GROUND_TRUTH)}
+    names = (context.node, GROUND_TRUTH, quarantine_branch(context.node))
+    found = {name: clone.tip(name) for name in names}
     return {name: tip for name, tip in found.items() if tip is not None}
 
 
@@ -162,14 +166,19 @@ def branch_conflict(clone: Clone, conflict: MergeConflict) -> MaoError:
 
 
 def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[str, str]:
-    """Move our branches on top of the remote's as last fetched; return the tips to push."""
+    """Move our branches on top of the remote's as last fetched; return the tips to push.
+
+    The quarantine branch is last, so that no other waits if it is refused.
+    """
     tip = follow_remote(context, clone)
     if tip is None:
         return {}
+    quarantined = quarantine.follow_remote(context, clone)
+    last = {} if quarantined is None else {quarantine_branch(context.node): quarantined}
     if not promote:
         if clone.tip(GROUND_TRUTH, remote=True) is not None:
             clone.reset_to_remote(GROUND_TRUTH)  # the ground truth that the nodes agreed on, not a local one
-        return {context.node: tip}
+        return {context.node: tip} | last
     old = clone.tip(GROUND_TRUTH)
     base, remote_tip = old, clone.tip(GROUND_TRUTH, remote=True)
     if remote_tip is not None and (
@@ -179,7 +188,7 @@ def advance_branches(context: Context, clone: Clone, *, promote: bool) -> dict[s
     new = clone.promote(base, tip, context.author())
     if new != old and not clone.move_branch(GROUND_TRUTH, new, old):
         raise mao_git.errors.branch_busy(GROUND_TRUTH)
-    return {context.node: tip, GROUND_TRUTH: new}
+    return {context.node: tip, GROUND_TRUTH: new} | last
 
 
 def follow_remote(context: Context, clone: Clone) -> str | None:

@@ -25,6 +25,7 @@ from mao_shared.models import GROUND_TRUTH
 from mao_shared.models.dataset import Outbox, OutboxState
 from mao_shared.reconcile import Backoff, Controller, Guard
 
+from . import quarantine
 from .clones import dataset_names
 from .delivery import PushOutcome, branch_conflict, push_branches
 from .late_commits import LatePushes
@@ -271,7 +272,8 @@ def unpushed_datasets(context: Context) -> list[str]:
     for name in dataset_names(context.data):
         try:
             clone = Clone.open(context.data.clone(name))
-            if any(clone.unpushed(branch).commits for branch in (context.node, GROUND_TRUTH)):
+            unpushed = any(clone.unpushed(branch).commits for branch in (context.node, GROUND_TRUTH))
+            if unpushed or quarantine.has_unpushed(context, clone):
                 outbox.append(name)
         except (MaoError, RepositoryError) as error:  # one broken clone must not block the others
             log.error("push.clone_unusable", dataset=name, error=str(error))

@@ -14,9 +14,9 @@ from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import dataset_names
 from mao_datamgmt.provenance import WrittenFiles
 from mao_git import Clone, ContentStream, RepositoryError
+from mao_shared.commit_messages import read_step_record
 from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Run, StepRun, format_time, is_name
-from mao_shared.runs.step_record import read_step_record
 from mao_shared.states import RUN_ENDED, StepPhase
 
 READ_SIZE = 1 << 20  # bytes

@@ -7,8 +7,10 @@ and removed.
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from mao_shared import keys
 from mao_shared.clock import Clock
@@ -22,8 +24,32 @@ from mao_shared.store.protocol import cursor_invalid
 
 log = get_logger(__name__)
 R = TypeVar("R", bound=Record)
+AlarmStateFilter = Literal["open", "closed"]
+_CURSOR = re.compile(r"(\d{1,20})\.(.{1,300})")
 
 MAX_WEBHOOKS = 100  # an alarm and its deliveries are one transaction
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmFilter:
+    """What a listing is about. `state`: open is neither acknowledged nor over; None: all.
+
+    `about`: the pipeline, dataset or subject of the alarms.
+    """
+
+    state: AlarmStateFilter | None = None
+    kind: str | None = None
+    about: str | None = None
+    unacknowledged: bool = False
+
+    def matches(self, alarm: Alarm) -> bool:
+        is_open = alarm.acknowledged is None and alarm.over is None
+        return (
+            self.state in (None, "open" if is_open else "closed")
+            and not (self.unacknowledged and alarm.acknowledged is not None)
+            and self.kind in (None, alarm.kind)
+            and (self.about is None or self.about in (alarm.pipeline, alarm.dataset, alarm.subject))
+        )
 
 
 class Alarms:
@@ -90,6 +116,27 @@ class Alarms:
             items=found, cursor=f"{index}.{inner_cursor or ''}" if more else None, unreadable=unreadable
         )
 
+    async def newest(self, wanted: AlarmFilter, limit: int, cursor: str | None) -> Listing[Alarm]:
+        """List the alarms that match, the last raised first. Reads all alarms, of which few are kept."""
+        match = _CURSOR.fullmatch(cursor) if cursor is not None else None
+        if cursor is not None and match is None:
+            raise cursor_invalid()
+        before = (int(match[1]), match[2]) if match else None
+        found: list[Alarm] = []
+        unreadable: list[UnreadableItem] = []
+        for records in self._record_sets:
+            page = await records.page()
+            found += [stored.record for stored in page.items if wanted.matches(stored.record)]
+            unreadable += unreadable_items(page.unreadable)
+        found.sort(key=_position, reverse=True)
+        if before is not None:
+            found = [alarm for alarm in found if _position(alarm) < before]
+            unreadable = []  # they are on the first page
+        items = found[:limit]
+        more = len(found) > limit
+        last = "{}.{}".format(*_position(items[-1])) if more else None
+        return Listing(items=items, cursor=last, unreadable=unreadable)
+
     async def find(self, alarm_id: str) -> Stored[Alarm] | None:
         """Return the alarm, or None if it was removed."""
         for records in self._record_sets:
@@ -121,6 +168,10 @@ class Alarms:
             if (stored := await records.update(alarm_id, acknowledged)) is not None:
                 return stored.record
         return (await self.get(alarm_id)).record
+
+
+def _position(alarm: Alarm) -> tuple[int, str]:
+    return int(alarm.raised_at.timestamp() * 1000), alarm.id
 
 
 async def _readable(records: Records[R]) -> list[Stored[R]]:

@@ -24,6 +24,7 @@ from mao_shared.states import RUN_ENDED, StepPhase
 from mao_shared.store import Put, Records, Unreadable
 from mao_shared.store.records import dump
 
+from .check_alarms import CheckAlarms
 from .series import Observation, SeriesRecorder
 
 log = get_logger(__name__)
@@ -51,6 +52,7 @@ class RunAnalysis:
         runs: RunRecords,
         active: Mirror[Run],
         recorder: SeriesRecorder,
+        check_alarms: CheckAlarms,
         raise_alarm: Callable[[Alarm], Awaitable[object]],
         skipped_alarm: Callable[[Run, StepRun], Alarm],
         clock: Clock,
@@ -58,7 +60,7 @@ class RunAnalysis:
         conditions: Conditions | None = None,
     ) -> None:
         self._runs, self._active = runs, active
-        self._recorder = recorder
+        self._recorder, self._check_alarms = recorder, check_alarms
         self._raise_alarm, self._skipped_alarm = raise_alarm, skipped_alarm
         self._clock = clock
         self._requests = Records(runs.store, keys.analyses_prefix(runs.node), AnalysisRequest, unreadable)
@@ -76,7 +78,7 @@ class RunAnalysis:
     def requests(self, run: Run, step: StepRun) -> Sequence[Put]:
         """Return the writes for the transaction that ends a step; none if there is nothing to analyse."""
         has_metrics = step.phase is StepPhase.SUCCEEDED and step.snapshot is not None and step.spec.metrics
-        if not has_metrics and step.phase is not StepPhase.SKIPPED:
+        if not has_metrics and not step.checks and step.phase is not StepPhase.SKIPPED:
             return ()
         request = AnalysisRequest(run=run.id, step=step.spec.name, requested_at=self._clock.now())
         return [Put(keys.analysis(self._runs.node, run.id, step.spec.name), dump(request))]
@@ -103,6 +105,7 @@ class RunAnalysis:
         elif run.phase not in RUN_ENDED:
             return PENDING_CHECK_SECONDS
         else:
+            await self._check_alarms.note(run, step)
             observations = await self._recorder.measure(run, step)
             await self._store_values(run_id, step_name, observations)
             await self._recorder.record(observations)

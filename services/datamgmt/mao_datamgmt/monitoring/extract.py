@@ -77,7 +77,7 @@ def _value(clone: Clone, commit: str, metric: ControlMetric) -> float:
     stream = clone.open_file(commit, metric.file)
     if metric.pointer is not None:
         return json_number(stream, metric.pointer)
-    _check_size(stream.size, MAX_TABLE_BYTES)
+    check_size(stream.size, MAX_TABLE_BYTES)
     rows = table_rows(metric.file, iter_lines(stream))
     return aggregate(column_numbers(rows, metric.column or "", metric.aggregate), metric.aggregate)
 
@@ -97,15 +97,15 @@ def measure(clone: Clone, commit: str, measured: Measured) -> float:
         if path.lower().endswith(ROW_FILES):
             stream = clone.open_file(commit, path)
             total += stream.size
-            _check_size(total, MAX_TABLE_BYTES)
+            check_size(total, MAX_TABLE_BYTES)
             try:
-                rows += _count_rows(path, stream)
+                rows += count_rows(path, stream)
             except UnclearDialect:
                 rows += max(0, _count_lines(clone.open_file(commit, path)) - 1)
     return rows
 
 
-def _count_rows(path: str, stream: ContentStream) -> int:
+def count_rows(path: str, stream: ContentStream) -> int:
     """Return the number of rows of a file. Raises UnclearDialect."""
     aggregation = records.record_format(path)
     if aggregation is not None and aggregation.tabular:
@@ -127,7 +127,7 @@ def _separator(path: str) -> str | None:
 
 def json_number(stream: ContentStream, pointer: str) -> float:
     """Return the number at a JSON pointer (RFC 6901). Raises UnreadableMetric."""
-    _check_size(stream.size, MAX_JSON_BYTES)
+    check_size(stream.size, MAX_JSON_BYTES)
     try:
         document = json.loads(b"".join(stream.pieces), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
@@ -245,6 +245,7 @@ def iter_lines(stream: ContentStream) -> Iterator[str]:
         yield pending
 
 
-def _check_size(size: int, limit: int) -> None:
+def check_size(size: int, limit: int) -> None:
+    """Raise UnreadableMetric for data that are larger than a limit, both in bytes."""
     if size > limit:
         raise UnreadableMetric(f"the data has {size} bytes, the limit is {limit}")

@@ -41,6 +41,13 @@ class Observation:
         return f"{self.run.pipeline}/{self.step.spec.name}/{self.reading.metric.name}"
 
     @property
+    def has_failed_check(self) -> bool:
+        """True if a check of this metric has failed, which has an alarm of its own."""
+        failed = {result.name for result in self.step.checks if not result.passed}
+        checks = self.step.spec.checks
+        return any(check.metric == self.reading.metric.name and check.name in failed for check in checks)
+
+    @property
     def time(self) -> datetime:
         """Return the time at which the step ended, whenever it is analysed."""
         return self.step.times.get(StepPhase.SUCCEEDED, self.run.created_at)
@@ -56,6 +63,15 @@ class SeriesRecorder:
         self._executor = executor
         self._series = series
         self._raise_alarm = raise_alarm
+
+    async def points(self, run: Run, step: StepRun) -> dict[str, list[Point]]:
+        """Return the points so far, without the run's own, of the metrics that a step's checks are about."""
+        found: dict[str, list[Point]] = {}
+        for metric in dict.fromkeys(check.metric for check in step.spec.checks if check.metric is not None):
+            stored = await self._series.find(f"{run.pipeline}/{step.spec.name}/{metric}")
+            points = [] if stored is None else stored.record.points
+            found[metric] = [point for point in points if point.run != run.id]
+        return found
 
     async def measure(self, run: Run, step: StepRun) -> list[Observation]:
         """Read the metrics of a published step; those that its run already has are not read again.
@@ -107,7 +123,7 @@ class SeriesRecorder:
             await self._raise_alarm(alarm.model_copy(update={"id": alarm_id}))
             return
         judgement = await self._append(observation, value)
-        if judgement.alarming:
+        if judgement.alarming and not observation.has_failed_check:
             kind: AlarmKind = "level-shift" if judgement.verdict == "level-shift" else "spike"
             alarm = self._alarm(observation, kind, describe_outlier(observation, value, judgement))
             await self._raise_alarm(

@@ -114,30 +114,46 @@ class Channels:
 
         Raises AlreadyExists, Conflict if there are MAX_CHANNELS, and InvalidInput (`channel-url-refused`).
         """
-        if refusal := await self._senders.check(request.url):
-            raise InvalidInput(
-                f"url: {refusal}.",
-                code="channel-url-refused",
-                next="Write it as the service's page at https://appriseit.com/services/ says.",
-            )
-        if len(await self.records.all()) >= MAX_CHANNELS:
-            raise Conflict(
-                f"There are {MAX_CHANNELS} channels already.",
-                next="Remove one: maoctl alarm channel remove NAME",
-            )
-        sealed = await asyncio.to_thread(self._sealed.seal, request.url)
-        channel = Channel(
-            name=request.name,
-            service=scheme_of(request.url)[:63],
-            sealed=sealed,
-            created_at=self._clock.now(),
-        )
+        channel = await self._make(request)
         if await self.records.create(channel.name, channel) is None:
             raise AlreadyExists(
                 f"There is a channel {channel.name!r} already.",
                 next=f"Remove it first: maoctl alarm channel remove {channel.name}",
             )
         return channel_state(channel, ())
+
+    async def put(self, request: ChannelRequest) -> ChannelState:
+        """Add a channel, or give one another URL; what waits for it is sent there. Raises as `add`."""
+        channel = await self._make(request)
+        if (present := await self.records.get(channel.name)) is not None:
+            channel = channel.model_copy(update={"created_at": present.record.created_at})
+        await self.records.put(channel.name, channel)
+        return await self.state(channel.name)
+
+    async def has_url(self, name: str, url: str) -> bool:
+        """Return whether this is the channel's URL. Raises NotFound."""
+        channel = (await self._get(name)).record
+        return await asyncio.to_thread(self._sealed.open, channel.sealed) == url
+
+    async def _make(self, request: ChannelRequest) -> Channel:
+        if refusal := await self._senders.check(request.url):
+            raise InvalidInput(
+                f"url: {refusal}.",
+                code="channel-url-refused",
+                next="Write it as the service's page at https://appriseit.com/services/ says.",
+            )
+        others = [stored for stored in await self.records.all() if stored.record.name != request.name]
+        if len(others) >= MAX_CHANNELS:
+            raise Conflict(
+                f"There are {MAX_CHANNELS} channels already.",
+                next="Remove one: maoctl alarm channel remove NAME",
+            )
+        return Channel(
+            name=request.name,
+            service=scheme_of(request.url)[:63],
+            sealed=await asyncio.to_thread(self._sealed.seal, request.url),
+            created_at=self._clock.now(),
+        )
 
     async def list_(self) -> Listing[ChannelState]:
         """Return all channels, and the unreadable records."""
@@ -181,20 +197,29 @@ class Channels:
         return stored
 
     async def list_messages(
-        self, channel: str | None, about: str | None, limit: int, cursor: str | None
+        self,
+        channel: str | None,
+        about: str | None,
+        limit: int,
+        cursor: str | None,
+        *,
+        waiting: bool = False,
     ) -> Listing[Message]:
         """List the messages by id, those of a channel or about an alarm or run if given."""
-        page = await self.messages.page(limit, cursor)
-        items = [stored.record for stored in page.items]
-        return Listing(
-            items=[
+        found = Listing[Message](items=[])
+        while True:
+            page = await self.messages.page(limit - len(found.items), cursor)
+            found.items += [
                 message
-                for message in items
-                if channel in (None, message.channel) and about in (None, message.about)
-            ],
-            cursor=page.cursor,
-            unreadable=unreadable_items(page.unreadable),
-        )
+                for message in (stored.record for stored in page.items)
+                if channel in (None, message.channel)
+                and about in (None, message.about)
+                and not (waiting and message.is_done)
+            ]
+            found.unreadable += unreadable_items(page.unreadable)
+            cursor = page.cursor
+            if cursor is None or len(found.items) >= limit:
+                return found.model_copy(update={"cursor": cursor})
 
     # delivery
 
@@ -295,6 +320,7 @@ def channel_state(channel: Channel, messages: Iterable[Message]) -> ChannelState
     own = [message for message in messages if message.channel == channel.name and not message.is_ping]
     failed = [message for message in own if message.last_error is not None]
     failed.sort(key=lambda message: (message.created_at, message.id))
+    upcoming = next_message(own)
     return ChannelState(
         name=channel.name,
         service=channel.service,
@@ -303,4 +329,7 @@ def channel_state(channel: Channel, messages: Iterable[Message]) -> ChannelState
         waiting=sum(not message.is_done for message in own),
         given_up=sum(message.given_up for message in own),
         last_error=failed[-1].last_error if failed else None,
+        delivered_at=max((message.delivered_at for message in own if message.delivered_at), default=None),
+        tries=upcoming.tries if upcoming else 0,
+        next_try_at=upcoming.not_before if upcoming else None,
     )

@@ -66,6 +66,11 @@ class Heartbeats:
         await self._records.put(pipeline, heartbeat)
         return heartbeat_state(heartbeat, ())
 
+    async def has_url(self, pipeline: str, url: str) -> bool:
+        """Return whether this is the heartbeat's address. Raises NotFound."""
+        heartbeat = (await self._get(pipeline)).record
+        return await asyncio.to_thread(self._sealed.open, heartbeat.sealed) == url
+
     async def list_(self) -> Listing[HeartbeatState]:
         messages = [stored.record for stored in await self._messages.all()]
         page = await self._records.page()

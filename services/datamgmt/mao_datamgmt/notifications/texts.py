@@ -15,6 +15,7 @@ _TITLES = {
     "level-shift": "values on a new level",
     "metric-unreadable": "value cannot be read",
     "round": "round needs attention",
+    "check": "data check failed",
     "unpushed": "commits wait to be pushed",
     "disk": "disk is short of space",
 }
@@ -22,6 +23,7 @@ _ENDS = {
     RUN_FAILED: "recovered",
     RUN_MISSED: "ticks run again",
     RUN_LATE: "runs start in time again",
+    "check": "data check passes again",
 }
 
 

@@ -109,6 +109,10 @@ class Announcer:
         """Forget that a dataset was shared, at its operator's request."""
         self._shared_since.pop(dataset, None)
 
+    def reconsider(self, run_id: str) -> None:
+        """Announce a run's snapshots again, since one was published after the run's end."""
+        self._controller.add(run_id)
+
     async def run(self) -> None:
         """Announce until cancelled."""
         away = Backoff(STORE_RETRY_SECONDS, STORE_RETRY_SECONDS)

@@ -74,6 +74,11 @@ def pending_announcements(
 
 
 def _pending_of_step(run: Run, step: StepRun, now: datetime) -> PendingAnnouncement | None:
+    if step.phase is StepPhase.SUCCEEDED and step.quarantined:
+        # It did observe something, so its base is no observation of this tick; replaced if it is accepted.
+        failed = Abstention(reason="failed", detail=(step.waiting or "the snapshot is quarantined")[:2000])
+        done_at = step.times.get(StepPhase.SUCCEEDED, run.created_at)
+        return PendingAnnouncement(_announcement(run, step.spec, now, abstains=failed), done_at)
     if step.phase is StepPhase.SUCCEEDED:
         commit = step.snapshot or step.base_commit
         if commit is None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
+from mao_datamgmt.monitoring.alarms import AlarmFilter, AlarmStateFilter
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Alarm, Listing, Name, Series, WebhookRequest, WebhookState
 from mao_shared.models.alarm import AcknowledgeBody, WebhookTest
@@ -25,7 +26,20 @@ async def list_alarms(
     manager: TheManager,
     page: Paging,
     open_only: Annotated[bool, Query(alias="open", description="Only unacknowledged ones")] = False,
+    newest: Annotated[
+        bool, Query(description="The last raised first, as with any filter; otherwise by id")
+    ] = False,
+    state: Annotated[
+        AlarmStateFilter | None, Query(description="open: neither acknowledged nor over; closed: the others")
+    ] = None,
+    kind: Annotated[str | None, Query(max_length=63, description="Only those of this kind")] = None,
+    about: Annotated[
+        str | None, Query(max_length=500, description="Only those of this pipeline, dataset or subject")
+    ] = None,
 ) -> Listing[Alarm]:
+    wanted = AlarmFilter(state, kind, about, unacknowledged=open_only)
+    if newest or wanted != AlarmFilter(unacknowledged=open_only):
+        return await manager.alarms.newest(wanted, page.limit, page.cursor)
     return await manager.alarms.list_(open_only, page.limit, page.cursor)
 
 

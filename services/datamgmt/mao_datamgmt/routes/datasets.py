@@ -6,10 +6,10 @@ Also `/bare-repo` and `/storage`.
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from mao_datamgmt.browse import datasets
@@ -31,6 +31,7 @@ from mao_shared.models.dataset import (
     SetAside,
 )
 from mao_shared.models.node import Storage
+from mao_shared.models.progress import OngoingWork
 from mao_shared.web.dependencies import IdempotencyKey, Paging
 from mao_shared.web.original import AsksOriginal
 
@@ -113,14 +114,15 @@ async def acknowledge(manager: TheManager, name: DatasetName) -> DatasetStatus:
     name="datasets.ensure",
     summary="Clone a dataset to this node if it is not here, with the node's branch; may be repeated",
 )
-async def ensure(manager: TheManager, name: DatasetName, body: Dataset) -> DatasetStatus:
+async def ensure(request: Request, manager: TheManager, name: DatasetName, body: Dataset) -> DatasetStatus:
     if body.name != name:
         raise InvalidInput(
             f"The path names {name!r}, the body {body.name!r}.",
             code="name-mismatch",
             next="Send the same name in both.",
         )
-    return await manager.ensure_dataset(body)
+    with request.app.state.ongoing.track(OngoingWork(what="clone", subject=name, unit="objects")):
+        return await manager.ensure_dataset(body)
 
 
 @router.get("/datasets/{name}/log", name="datasets.log", summary="List a branch's commits, newest first")
@@ -142,8 +144,11 @@ async def files(
     page: Paging,
     ref: Ref = None,
     path: Annotated[str, Query(max_length=4096, description="Folder; the top without it")] = "",
+    details: Annotated[
+        bool, Query(description="Also when entries were changed last, and how many a folder has")
+    ] = False,
 ) -> Listing[FileInfo]:
-    return await manager.files(name, ref, path, page.limit, page.cursor)
+    return await manager.files(name, ref, path, page.limit, page.cursor, details=details)
 
 
 @router.get(
@@ -166,10 +171,15 @@ async def file(
     return StreamingResponse(manager.stream(content.pieces), media_type=BYTES, headers=headers)
 
 
-def download_headers(path: str) -> dict[str, str]:
-    """Return headers that make a browser download a file and never display it: it may be hostile."""
+def download_headers(
+    path: str, disposition: Literal["attachment", "inline"] = "attachment"
+) -> dict[str, str]:
+    """Return headers that make a browser download a file and never display it: it may be hostile.
+
+    `inline`: it may be displayed, but without scripts and outside of the node's origin.
+    """
     return {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
+        "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(path.rsplit('/', 1)[-1], safe='')}",
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cache-Control": "no-store",

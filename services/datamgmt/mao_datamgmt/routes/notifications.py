@@ -16,6 +16,8 @@ from mao_shared.models.notification import (
     Message,
     Rule,
     SendResult,
+    UrlComparison,
+    UrlToCompare,
 )
 from mao_shared.web.dependencies import Paging
 
@@ -41,6 +43,22 @@ async def add_channel(manager: TheManager, body: ChannelRequest) -> ChannelState
 @router.get("/channels/{name}", name="channels.get", summary="Show a channel with its pending messages")
 async def get_channel(manager: TheManager, name: ChannelName) -> ChannelState:
     return await manager.notifications.channels.state(name)
+
+
+@router.put("/channels/{name}", name="channels.put", summary="Add a channel, or change its URL")
+async def put_channel(manager: TheManager, name: ChannelName, body: ChannelRequest) -> ChannelState:
+    if body.name != name:
+        raise InvalidInput(
+            f"The body names the channel {body.name!r}, the path {name!r}.", next="Use the same name in both."
+        )
+    return await manager.notifications.channels.put(body)
+
+
+@router.post(
+    "/channels/{name}/compare", name="channels.compare", summary="Whether a URL is that of the channel"
+)
+async def compare_channel(manager: TheManager, name: ChannelName, body: UrlToCompare) -> UrlComparison:
+    return UrlComparison(same=await manager.notifications.channels.has_url(name, body.url))
 
 
 @router.delete("/channels/{name}", name="channels.remove", summary="Remove a channel", status_code=204)
@@ -105,6 +123,15 @@ async def put_heartbeat(
     return await manager.notifications.heartbeats.put(pipeline, body.url)
 
 
+@router.post(
+    "/heartbeats/{pipeline}/compare",
+    name="heartbeats.compare",
+    summary="Whether an address is that of the heartbeat",
+)
+async def compare_heartbeat(manager: TheManager, pipeline: PipelineName, body: UrlToCompare) -> UrlComparison:
+    return UrlComparison(same=await manager.notifications.heartbeats.has_url(pipeline, body.url))
+
+
 @router.delete(
     "/heartbeats/{pipeline}", name="heartbeats.remove", summary="Remove a heartbeat", status_code=204
 )
@@ -130,8 +157,11 @@ async def list_messages(
     about: Annotated[
         str | None, Query(max_length=300, description="Only those about this alarm or run")
     ] = None,
+    waiting: Annotated[bool, Query(description="Only those that are neither delivered nor given up")] = False,
 ) -> Listing[Message]:
-    return await manager.notifications.channels.list_messages(channel, about, page.limit, page.cursor)
+    return await manager.notifications.channels.list_messages(
+        channel, about, page.limit, page.cursor, waiting=waiting
+    )
 
 
 def _reason(failure: MaoError) -> str:

@@ -107,10 +107,11 @@ async def cells(
     round_id: RoundId,
     page: Paging,
     file: Annotated[str | None, Query(max_length=4096, description="Only of this file")] = None,
+    contested: Annotated[bool, Query(description="Only cells in which no value has a majority")] = False,
 ) -> CellPage:
     def run_query(context: Context) -> CellPage:
         clone, _, decided = _find_decided(context, name, round_id)
-        return page_of_cells(clone, decided, file, page.limit, page.cursor)
+        return page_of_cells(clone, decided, file, page.limit, page.cursor, contested=contested)
 
     return await manager.query(run_query)
 
@@ -165,7 +166,7 @@ async def schema(
         clone, _, decided = _find_decided(context, name, round_id)
         commits, definition = decided.evidence.commits, decided.evidence.definition
         paths = file or list_record_files(clone, [decided.commit], definition)
-        return describe_schema(clone, commits, definition, paths)
+        return describe_schema(clone, commits, definition, paths, decided.evidence.base)
 
     return await manager.query(run_query)
 

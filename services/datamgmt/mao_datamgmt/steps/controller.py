@@ -7,7 +7,7 @@ again, an existing commit is found, a push has nothing to push.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,15 +23,32 @@ from mao_git.errors import disk_full, disk_trouble, stable_text
 from mao_shared import logs
 from mao_shared.errors import MaoError, RemoteUnavailable, Unavailable
 from mao_shared.host.data_dir import Workspace
-from mao_shared.models import Failure, Fault, Reproduced, Run, StepRun
+from mao_shared.models import Failure, Fault, Point, Reproduced, Run, StepRun
+from mao_shared.models.check import (
+    CheckResult,
+    Quarantine,
+    failed_checks_text,
+    quarantine_branch,
+    strongest_reaction,
+)
 from mao_shared.models.run import TRUTH_WAITS
 from mao_shared.reconcile import Mirror
+from mao_shared.runs.spans import phase_spans, trace_facts
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store import Check, Put, Stored
 from mao_shared.store.records import dump
+from mao_shared.tracing import Tracing
 
-from .prepare import PreparedStep, has_written_input, prepare, with_own_input
-from .publish import Published, commit_output, committed_snapshot, push_output
+from .prepare import PreparedStep, has_written_input, prepare, quarantined_input, with_own_input
+from .publish import (
+    CheckFailed,
+    Committed,
+    Published,
+    commit_output,
+    committed_snapshot,
+    push_output,
+    push_quarantined,
+)
 from .queue import WaitQueue, blocked_by, earlier_tick, earlier_tick_reason, in_use, queue_place
 from .reproduce import compare_output, prepare_reproduction
 from .workspaces import WorkspaceExists, remove_tree, remove_workspace
@@ -44,7 +61,8 @@ T = TypeVar("T")
 PENDING_CHECK_SECONDS = 30.0  # until a waiting step is checked again, in case a notification was lost
 SPACE_CHECK_SECONDS = 10.0  # between two checks of the free space
 _TRANSIENT = frozenset({"branch-busy", "given-up"})  # over before anybody would read about it
-_TOOL_FAULTS = frozenset({"output-missing", "output-refused", "output-unreadable"})
+_TOOL_FAULTS = frozenset({"output-missing", "output-refused", "output-unreadable", "check-failed"})
+ReadPoints = Callable[[Run, StepRun], Awaitable[Mapping[str, Sequence[Point]]]]
 
 
 class StagingController:
@@ -52,7 +70,8 @@ class StagingController:
 
     `reconcile` is called by `mao_shared.reconcile.Controller`; `waits` wakes runs that may continue.
 
-    `follow_ups` returns the writes to add to the transaction that ends a step.
+    `follow_ups` returns the writes to add to the transaction that ends a step; `read_points` the values so
+    far of the metrics that a step's checks are about.
     """
 
     def __init__(
@@ -65,11 +84,15 @@ class StagingController:
         metrics: DataMetrics,
         input_gate: InputGate,
         follow_ups: Callable[[Run, StepRun], Sequence[Put]],
+        read_points: ReadPoints,
+        tracing: Tracing | None = None,
     ) -> None:
         self.waits = WaitQueue()
         self._context, self._mirror, self._executor = context, mirror, executor
         self._sharing, self._input_gate = sharing, input_gate
         self._pusher, self._metrics, self._follow_ups = pusher, metrics, follow_ups
+        self._read_points = read_points
+        self._tracing = tracing or Tracing()
         metrics.waiting.set_function(lambda: len(self.waits))
         self._cancelled: dict[str, asyncio.Event] = {}  # run in progress → set when it is to be cancelled
         mirror.subscribe(self._check_cancelled)
@@ -95,7 +118,8 @@ class StagingController:
         self._cancelled[run_id] = asyncio.Event()
         self._check_cancelled(run_id)
         try:
-            with logs.bind(run=run_id, step=stored.record.steps[index].spec.name):
+            step = stored.record.steps[index].spec.name
+            with logs.bind(run=run_id, step=step, **trace_facts(stored.record)):
                 return await handler(stored, index)
         finally:
             del self._cancelled[run_id]
@@ -115,7 +139,9 @@ class StagingController:
         if run.reproduces is not None:
             return await self._create_workspace(stored, index)
         source, wrote_input, readiness = step.spec.input, has_written_input(run, index), READY
-        if source is not None and not await self._sharing.is_solo(source.name):
+        if (held := quarantined_input(run, index)) is not None:
+            readiness = InputReadiness("late", held)
+        elif source is not None and not await self._sharing.is_solo(source.name):
             readiness = await self._input_gate.check(run, index)
         if readiness.state == "wait":
             return await self._wait_for_round(stored, index, readiness)
@@ -219,16 +245,17 @@ class StagingController:
             if run.cancel is None:
                 return await self._publish_once(stored, index)
             # The commit of a cancelled step is kept, and pushed if possible.
-            snapshot = await self._executor.read(committed_snapshot, self._context, run, step)
-            if snapshot is None:
+            made = await self._executor.read(committed_snapshot, self._context, run, step)
+            if made is None:
                 return await self._cancel(stored, index)
             try:
                 return await self._publish_once(stored, index)
             except Unavailable as error:
                 latest = self._mirror.get(run.id) or stored
-                return await self._succeed(
-                    latest, index, Published(snapshot, None, error, pushed=False), None
-                )
+                if made.quarantined:
+                    return await self._end_quarantined(latest, index, made, error)
+                published = Published(made.commit, None, error, pushed=False)
+                return await self._succeed(latest, index, published, None, made.checks)
 
     async def _publish_once(self, stored: Stored[Run], index: int) -> float | None:
         run, step = stored.record, stored.record.steps[index]
@@ -236,13 +263,22 @@ class StagingController:
         try:
             if run.reproduces is not None:
                 return await self._compare(stored, index)
-            commit = await self._change(stored, [dataset], commit_output, self._context, run, step, workspace)
-            if commit is None:
+            points = await self._read_points(run, step)
+            made = await self._change(
+                stored, [dataset], commit_output, self._context, run, step, workspace, points
+            )
+            if made is None:
                 return await self._succeed(stored, index, None, "the tool wrote nothing")
             solo = await self._sharing.is_solo(dataset)
             obstacle = None if solo else await self._sharing.obstacle(dataset)
+            promote = obstacle is None
+            if made.quarantined:
+                failure = await self._change(
+                    stored, [dataset], push_quarantined, self._context, step, made.commit, promote=promote
+                )
+                return await self._end_quarantined(stored, index, made, failure)
             published: Published = await self._change(
-                stored, [dataset], push_output, self._context, run, step, commit, promote=obstacle is None
+                stored, [dataset], push_output, self._context, run, step, made.commit, promote=promote
             )
         except (MaoError, RepositoryError, OSError) as error:
             if not isinstance(error, MaoError):
@@ -251,7 +287,9 @@ class StagingController:
             return None
         has_tick = run.scheduled_for is not None
         remark = None if solo else await self._sharing.remark(dataset, has_tick=has_tick)
-        return await self._succeed(stored, index, published, remark)
+        if strongest_reaction(made.checks) is not None:
+            remark = f"published although a check failed: {failed_checks_text(made.checks)}"
+        return await self._succeed(stored, index, published, remark, made.checks)
 
     async def _compare(self, stored: Stored[Run], index: int) -> float | None:
         """End a reproduction. Its files are kept for inspection if they differ."""
@@ -266,9 +304,14 @@ class StagingController:
         return None
 
     async def _succeed(
-        self, stored: Stored[Run], index: int, published: Published | None, remark: str | None
+        self,
+        stored: Stored[Run],
+        index: int,
+        published: Published | None,
+        remark: str | None,
+        checks: Sequence[CheckResult] = (),
     ) -> float | None:
-        changes: dict[str, Any] = {"waiting": remark, "error": None}
+        changes: dict[str, Any] = {"waiting": remark, "error": None, "checks": list(checks)}
         dataset = stored.record.steps[index].spec.output.name
         if published is not None:
             changes |= {"snapshot": published.snapshot, "ground_truth": published.ground_truth}
@@ -279,10 +322,35 @@ class StagingController:
                 self._pusher.push_later(dataset, published.failure)
             else:
                 self._pusher.note_pushed(dataset)
-        if await self._move(stored, index, StepPhase.SUCCEEDED, **changes) is not None:
-            workspace = self._workspace(stored.record, index)
-            await self._executor.write([dataset], retain, self._context.data, dataset, workspace)
+        await self._end(stored, index, changes)
         return None
+
+    async def _end_quarantined(
+        self, stored: Stored[Run], index: int, made: Committed, failure: MaoError | None
+    ) -> float | None:
+        """End a step whose output was quarantined: it succeeds without a snapshot."""
+        dataset = stored.record.steps[index].spec.output.name
+        if failure is not None:
+            self._pusher.push_later(dataset, failure)
+        else:
+            self._pusher.note_pushed(dataset)
+        changes: dict[str, Any] = {
+            "waiting": f"quarantined: {failed_checks_text(made.checks)}",
+            "error": None,
+            "checks": made.checks,
+            "quarantine": Quarantine(commit=made.commit, branch=quarantine_branch(self._context.node)),
+        }
+        await self._end(stored, index, changes)
+        return None
+
+    async def _end(self, stored: Stored[Run], index: int, changes: dict[str, Any]) -> None:
+        """Write that a step has succeeded, and keep its workspace for the next one."""
+        if await self._move(stored, index, StepPhase.SUCCEEDED, **changes) is not None:
+            dataset, workspace = (
+                stored.record.steps[index].spec.output.name,
+                self._workspace(stored.record, index),
+            )
+            await self._executor.write([dataset], retain, self._context.data, dataset, workspace)
 
     # writes
 
@@ -308,7 +376,8 @@ class StagingController:
             raise error
         fault: Fault = "tool" if error.code in _TOOL_FAULTS else "infrastructure"
         log.warning("step.failed", code=error.code, error=error.detail)
-        await self._move(stored, index, StepPhase.FAILED, error=_failure(error, fault))
+        checks = error.results if isinstance(error, CheckFailed) else []
+        await self._move(stored, index, StepPhase.FAILED, error=_failure(error, fault), checks=checks)
 
     async def _change(
         self,
@@ -366,6 +435,8 @@ class StagingController:
             log.info("step.race_lost", wanted=step.phase)
             return None
         self._mirror.note(run.id, run, revision)
+        if self._tracing.is_on:
+            self._tracing.record(phase_spans(run, index, stored.record.steps[index], step))
         return Stored(run, revision)
 
     def _workspace(self, run: Run, index: int) -> Workspace:

@@ -14,7 +14,7 @@ from mao_datamgmt.datasets.delivery import BranchRewritten
 from mao_git import CheckoutOptions, Clone, MergeConflict
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.host.data_dir import Workspace
-from mao_shared.models import DatasetRef, ResolvedStep, Run
+from mao_shared.models import GROUND_TRUTH, DatasetRef, ResolvedStep, Run
 from mao_shared.states import StepPhase
 from mao_shared.store import Stored
 
@@ -34,8 +34,21 @@ class PreparedStep:
 def has_written_input(run: Run, index: int) -> bool:
     """True if an earlier step has written the dataset that a step reads."""
     source = run.steps[index].spec.input
-    earlier = (step for step in run.steps[:index] if step.phase is StepPhase.SUCCEEDED)
+    earlier = (
+        step for step in run.steps[:index] if step.phase is StepPhase.SUCCEEDED and not step.quarantined
+    )
     return source is not None and any(step.spec.output.name == source.name for step in earlier)
+
+
+def quarantined_input(run: Run, index: int) -> str | None:
+    """Return why a step's input lacks what an earlier step has just written: it is quarantined; or None."""
+    source = run.steps[index].spec.input
+    if source is None or source.branch not in (GROUND_TRUTH, run.node):
+        return None
+    writers = [step for step in run.steps[:index] if step.spec.output.name == source.name]
+    if not writers or not writers[-1].quarantined:
+        return None
+    return f"the output of step {writers[-1].spec.name}, which it reads, is quarantined"
 
 
 def with_own_input(stored: Stored[Run], index: int) -> Stored[Run]:

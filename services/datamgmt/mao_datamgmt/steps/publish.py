@@ -6,14 +6,17 @@ dataset that declares Git LFS, large files are stored with it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import mao_git
 from mao_datamgmt import provenance
+from mao_datamgmt.checks.runner import CheckTask, run_checks
 from mao_datamgmt.context import Context, OutputLimits
+from mao_datamgmt.datasets import quarantine
 from mao_datamgmt.datasets.delivery import branch_conflict, push_branches
 from mao_datamgmt.disk import require_space
 from mao_datamgmt.provenance import Digests, WrittenFiles
@@ -21,7 +24,13 @@ from mao_git import Clone, Content, InvalidPath, MergeConflict, RepositoryError
 from mao_git.attributes import Texts
 from mao_shared.errors import InvalidInput, MaoError, NotFound
 from mao_shared.host.data_dir import Workspace
-from mao_shared.models import GROUND_TRUTH, DatasetRef, Run, StepRun
+from mao_shared.models import GROUND_TRUTH, DatasetRef, Point, Run, StepRun
+from mao_shared.models.check import (
+    CheckResult,
+    failed_checks_text,
+    results_from_record,
+    strongest_reaction,
+)
 
 from . import output, workspaces, worktrees
 from .output import Baseline, FoundFile, OutputChanges, find_changes
@@ -29,6 +38,29 @@ from .output import Baseline, FoundFile, OutputChanges, find_changes
 MAX_ATTRIBUTES_BYTES = 32 << 20  # a line for each large file has about 80 bytes
 
 _NO_STAMP = (0, 0, 0, 0)  # matches no file
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A step's commit, with the results of its checks. `quarantined`: it is on the quarantine branch."""
+
+    commit: str
+    checks: list[CheckResult] = field(default_factory=list)
+    quarantined: bool = False
+
+
+class CheckFailed(InvalidInput):
+    """A check that blocks has failed. `results`: of all checks of the step."""
+
+    default_code = "check-failed"
+
+    def __init__(self, results: list[CheckResult]) -> None:
+        super().__init__(
+            f"The output failed a check and is not published: {failed_checks_text(results)}.",
+            next="The output is kept in the run's workspace. If it is right after all, change the check: "
+            "'on_failure: warn' publishes it all the same, 'quarantine' lets you accept it.",
+        )
+        self.results = results
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +73,23 @@ class Published:
     pushed: bool
 
 
-def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspace) -> str | None:
-    """Commit a step's output to the node's branch; return None if it is empty and may be.
+def commit_output(
+    context: Context, run: Run, step: StepRun, workspace: Workspace, points: Mapping[str, Sequence[Point]]
+) -> Committed | None:
+    """Check a step's output and commit it; return None if it is empty and may be.
 
-    Raises InvalidInput (`output-…`) for output that is refused or missing, MaoError (`output-conflict`) if
-    the branch has changed in the same files since the workspace was created, and Unavailable (`disk-full`)
-    if the commit would not leave MAO_MIN_FREE.
+    It is committed to the node's branch, or to the quarantine branch if a check says so. `points`: of the
+    step's metrics so far, oldest first.
+
+    Raises InvalidInput (`output-…`) for output that is refused or missing, CheckFailed for output that a
+    check blocks, MaoError (`output-conflict`) if the branch has changed in the same files since the workspace
+    was created, and Unavailable (`disk-full`) if the commit would not leave MAO_MIN_FREE.
     """
     clone = Clone.open(context.data.clone(step.spec.output.name))
-    existing = find_snapshot(context, clone, run, step)
+    existing = find_committed(context, clone, run, step)
     if existing is not None:
         return existing
-    if step.base_commit is not None and not clone.has_commit(step.base_commit):
-        # Lost with a broken clone: commit the whole folder on top of the current branch.
-        step = step.model_copy(update={"base_commit": clone.latest_tip(context.node)})
-        baseline = _baseline_without_seal(clone, step.base_commit)
-    else:
-        baseline = workspaces.read_seal(workspace.root) or _baseline_without_seal(clone, step.base_commit)
+    step, baseline = _with_baseline(context, clone, step, workspace)
     limits = output_limits(context, step.spec.output)
     scanned = output.scan_folder(workspace.data, limits, baseline.files, baseline.sealed_at)
     changes = find_changes(baseline, scanned.files, scanned.same)
@@ -88,7 +120,51 @@ def commit_output(context: Context, run: Run, step: StepRun, workspace: Workspac
     )
     changed_paths = {file.path for file in changes.written if baseline.files.get(file.path) != file.stamp}
     written = digests.written(changed_paths, clone.changed_files(base, tree))
-    return _commit(context, clone, run, step, tree, written)
+    results = _check(clone, step, tree, base, points, context.clock.now())
+    reaction, checked = strongest_reaction(results), step.model_copy(update={"checks": results})
+    if reaction == "block":
+        raise CheckFailed(results)
+    if reaction == "quarantine":
+        message = _message(context, run, checked, written)
+        start = step.base_commit or clone.commit(base, [], "Begin the dataset\n", context.author())
+        commit = quarantine.append(context, clone, tree, start, message)
+        return Committed(commit, results, quarantined=True)
+    return Committed(_commit(context, clone, run, checked, tree, written), results)
+
+
+def _with_baseline(
+    context: Context, clone: Clone, step: StepRun, workspace: Workspace
+) -> tuple[StepRun, Baseline]:
+    """Return what the output is compared with, and the step with the commit that this is."""
+    if step.base_commit is not None and not clone.has_commit(step.base_commit):
+        # Lost with a broken clone: commit the whole folder on top of the current branch.
+        step = step.model_copy(update={"base_commit": clone.latest_tip(context.node)})
+        return step, _baseline_without_seal(clone, step.base_commit)
+    sealed = workspaces.read_seal(workspace.root)
+    return step, sealed or _baseline_without_seal(clone, step.base_commit)
+
+
+def _check(
+    clone: Clone,
+    step: StepRun,
+    tree: str,
+    base: str,
+    points: Mapping[str, Sequence[Point]],
+    moment: datetime,
+) -> list[CheckResult]:
+    spec = step.spec
+    if not spec.checks:
+        return []
+    task = CheckTask(
+        repository=clone.path,
+        tree=tree,
+        base=base,
+        checks=spec.checks,
+        metrics=spec.metrics,
+        points={name: list(known) for name, known in points.items()},
+        moment=moment,
+    )
+    return run_checks(task)
 
 
 def _baseline_without_seal(clone: Clone, base: str | None) -> Baseline:
@@ -104,13 +180,17 @@ def _commit(context: Context, clone: Clone, run: Run, step: StepRun, tree: str, 
             tree = clone.merge_trees(base, tip, tree)
         except MergeConflict as conflict:
             raise output_conflict(conflict) from conflict
-    versions = {"libgit2": mao_git.libgit2_version()}
-    message = provenance.commit_message(run, with_actual_input(context, step), written, versions)
+    message = _message(context, run, step, written)
     parents = [] if tip is None else [tip]
     commit = clone.commit(tree, parents, message, context.author())
     if not clone.move_branch(context.node, commit, tip):
         raise mao_git.errors.branch_busy(context.node)
     return commit
+
+
+def _message(context: Context, run: Run, step: StepRun, written: WrittenFiles) -> str:
+    versions = {"libgit2": mao_git.libgit2_version()}
+    return provenance.commit_message(run, with_actual_input(context, step), written, versions)
 
 
 def with_actual_input(context: Context, step: StepRun) -> StepRun:
@@ -131,13 +211,31 @@ def with_actual_input(context: Context, step: StepRun) -> StepRun:
     return step.model_copy(update={"spec": spec})
 
 
-def committed_snapshot(context: Context, run: Run, step: StepRun) -> str | None:
+def committed_snapshot(context: Context, run: Run, step: StepRun) -> Committed | None:
     """Return the commit that this step has already made, or None if the clone cannot be read."""
     try:
         clone = Clone.open(context.data.clone(step.spec.output.name))
-        return find_snapshot(context, clone, run, step)
+        return find_committed(context, clone, run, step)
     except (NotFound, mao_git.CloneBroken, RepositoryError):
         return None
+
+
+def find_committed(context: Context, clone: Clone, run: Run, step: StepRun) -> Committed | None:
+    """Return the commit that this step has already made, on either branch, with the recorded results."""
+    existing = find_snapshot(context, clone, run, step)
+    if existing is not None:
+        if not step.spec.checks:
+            return Committed(existing)
+        message = clone.log(existing, 1)[0][0].message
+        return Committed(existing, results_from_record(provenance.read_step_record(message)))
+    if not step.spec.checks:
+        return None
+    held = quarantine.find_snapshot(context, clone, run.id, step.spec.name)
+    if held is None:
+        return None
+    return Committed(
+        held.commit, results_from_record(provenance.read_step_record(held.message)), quarantined=True
+    )
 
 
 def find_snapshot(context: Context, clone: Clone, run: Run, step: StepRun) -> str | None:
@@ -163,6 +261,17 @@ def push_output(context: Context, run: Run, step: StepRun, commit: str, *, promo
     snapshot = find_snapshot(context, clone, run, step) or commit
     truth = delivery.ground_truth if promote else None
     return Published(snapshot, truth, delivery.failure, delivery.observed)
+
+
+def push_quarantined(context: Context, step: StepRun, commit: str, *, promote: bool) -> MaoError | None:
+    """Push the quarantine branch of a step's dataset with the others; return why that failed, or None."""
+    clone = Clone.open(context.data.clone(step.spec.output.name))
+    if not clone.has_commit(commit):
+        raise mao_git.CloneBroken.of(step.spec.output.name, f"it has lost the commit {commit[:10]}")
+    try:
+        return push_branches(context, clone, promote=promote).failure
+    except MergeConflict as conflict:
+        return branch_conflict(clone, conflict)
 
 
 def withdraw(context: Context, clone: Clone, commit: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 from starlette.types import Scope
 
+from mao_gateway.audit_calls import subject_of
 from mao_gateway.proxy import Proxy
 from mao_gateway.routing import find_route
 from mao_shared.clients.responses import parse_record, read_json
@@ -19,7 +21,7 @@ from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Listing
 from mao_shared.request_context import AS_OF_HEADER, REMOVED_HEADER, parse_as_of
 from mao_shared.web.envelope import FORWARDED_KEY
-from mao_shared.web.operations import OPERATION_KEY, read_operation
+from mao_shared.web.operations import OPERATION_KEY, SENT_KEY, read_operation
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -89,6 +91,11 @@ class NodeApi:
         response = await self._call("GET", path, query)
         return parse_record(response, read_json(response), model)
 
+    async def get_slowly(self, path: str, model: type[M], **query: Any) -> M:
+        """Return like `get` what takes long to compute, as an action's result."""
+        response = await self._call("GET", path, query, timeout=find_route(path).timeout)
+        return parse_record(response, read_json(response), model)
+
     async def listing(self, path: str, model: type[M], /, **query: Any) -> Listing[M]:
         """Return one page of a listing; `limit` and `cursor` are given in the query."""
         response = await self._call("GET", path, query)
@@ -112,12 +119,15 @@ class NodeApi:
             read_json(response)
         return str(response.text)
 
-    async def send(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+    async def send(self, method: str, path: str, /, body: Any = None, **query: Any) -> Any:
         """Change something; return the answer's JSON document. The audit log names the operation."""
         self._scope[FORWARDED_KEY] = find_route(path).service
         response = await self._call(method, path, query, body, timeout=find_route(path).timeout)
         self.cache.forget_recent()
-        self._scope[OPERATION_KEY] = read_operation(response.headers)
+        operation = self._scope[OPERATION_KEY] = read_operation(response.headers)
+        if operation is not None and operation[1] is None:  # a creation, whose body names the record
+            operation = operation[0], subject_of(json.dumps(body).encode())
+        self._scope.setdefault(SENT_KEY, []).append((operation, response.status_code))
         return read_json(response)
 
     async def optional(self, answer: Awaitable[T]) -> T | None:

@@ -71,9 +71,18 @@ def sparkline(points: Sequence[PlotPoint], label: str) -> Markup:
     ).format(label, label, _band(points, low, high, 96.0, 24.0, 2.0), _lines(xy), dot)
 
 
-def plot(points: Sequence[PlotPoint], label: str, unit: str = "", labels_x: Sequence[str] = ()) -> Markup:
-    """Return a plot with a grid, the band, marked points and labels; `labels_x` are spread over its width."""
-    low, high = value_range(points)
+def plot(
+    points: Sequence[PlotPoint],
+    label: str,
+    unit: str = "",
+    labels_x: Sequence[str] = (),
+    second: Sequence[PlotPoint] = (),
+) -> Markup:
+    """Return a plot with a grid, the band, marked points and labels; `labels_x` are spread over its width.
+
+    `second`: as many points of another series, drawn as a dashed line.
+    """
+    low, high = value_range([*points, *second])
     grid = ticks(low, high)
     low, high = grid[0], grid[-1]
     xy = _scale(points, low, high, 1000.0, 100.0, inset=8.0)
@@ -81,6 +90,7 @@ def plot(points: Sequence[PlotPoint], label: str, unit: str = "", labels_x: Sequ
         Markup('<path class="grid" d="M0 {:.1f}H1000"/>').format(100 - 100 * (value - low) / (high - low))
         for value in grid
     )
+    other = _lines(_scale(second, low, high, 1000.0, 100.0, inset=8.0), "line2")
     dots = Markup("").join(
         _dot(point, place) for point, place in zip(points, xy, strict=True) if place is not None
     )
@@ -89,12 +99,13 @@ def plot(points: Sequence[PlotPoint], label: str, unit: str = "", labels_x: Sequ
     return Markup(
         '<div class="plot-y" aria-hidden="true">{}</div>'
         '<svg class="plot-area" role="img" aria-label="{}" viewBox="0 0 1000 100" preserveAspectRatio="none">'
-        '{}{}{}{}</svg><div class="plot-x" aria-hidden="true">{}</div>'
+        '{}{}{}{}{}</svg><div class="plot-x" aria-hidden="true">{}</div>'
     ).format(
         _spans(names),
         label,
         lines,
         _band(points, low, high, 1000.0, 100.0, 8.0),
+        other,
         _lines(xy),
         dots,
         _spans(labels_x),
@@ -129,7 +140,7 @@ def _y(value: float, low: float, high: float, height: float) -> float:
     return height - height * (min(max(value, low), high) - low) / (high - low)
 
 
-def _lines(xy: Sequence[tuple[float, float] | None]) -> Markup:
+def _lines(xy: Sequence[tuple[float, float] | None], kind: str = "line1") -> Markup:
     """Return the line through the points, interrupted at gaps."""
     commands: list[str] = []
     pen = "M"
@@ -139,7 +150,8 @@ def _lines(xy: Sequence[tuple[float, float] | None]) -> Markup:
         else:
             commands.append(f"{pen}{place[0]:.1f} {place[1]:.1f}")
             pen = "L"
-    return Markup('<path class="line1" d="{}"/>').format("".join(commands)) if commands else Markup("")
+    drawn = Markup('<path class="{}" d="{}"/>')
+    return drawn.format(kind, "".join(commands)) if commands else Markup("")
 
 
 def _band(

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mao_shared.commit_messages import read_step_record
 from mao_shared.logs import mask_command, mask_env
 from mao_shared.models import OutputFile, Run, StepRun
 from mao_shared.models.dataset import CommitInfo, DatasetDiff, FileDifference, FileInfo
-from mao_shared.runs.step_record import read_step_record
 from mao_shared.states import StepPhase
 
 from .formats import number, plural, size, span

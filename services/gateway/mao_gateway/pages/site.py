@@ -88,6 +88,11 @@ def static_address(name: str) -> str:
     return f"/ui/static/{digest}/{name}"
 
 
+def static_text(name: str) -> str:
+    """Return the content of a static file."""
+    return (_FOLDER / "static" / name).read_text("utf-8")
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What the frame around every page shows."""
@@ -106,7 +111,7 @@ class Page:
     def __init__(self, request: Request, gateway: Gateway, zone: ZoneInfo) -> None:
         self.request = request
         self.gateway = gateway
-        self.api = NodeApi(gateway.proxy, request.scope, _answers_of(request))
+        self.api = NodeApi(gateway.proxy, request.scope, answers_of(request))
         self.clock = formats.Clock(datetime.now(UTC), zone)
         self.message: Message | None = messages.find(request.query_params.get("m"))
         self._frame = asyncio.create_task(self._read_frame())  # while the handler reads its own parts
@@ -118,6 +123,15 @@ class Page:
     @property
     def node_zone_is_utc(self) -> bool:
         return formats.Clock(self.clock.now, formats.node_zone()).is_utc
+
+    def typed(self, form: str, field: str) -> str:
+        """Return what was typed into a field of a form that failed, to show it again; otherwise empty."""
+        message = self.message
+        return message.fields.get(field, "") if message is not None and message.form == form else ""
+
+    async def status(self) -> NodeStatus:
+        """Return the node's status, which the frame shows."""
+        return (await self._frame).status
 
     async def alarms(self) -> list[Alarm]:
         """Return the open alarms, newest first."""
@@ -148,7 +162,9 @@ class Page:
         own = conditions_of(self.request.app)
         status, alarms = await asyncio.gather(
             node_status(self.gateway.node, self.gateway.store, self.gateway.proxy, SERVICES, own),
-            self.api.optional(self.api.listing("/alarms", Alarm, open="true", limit=MAX_ALARMS)),
+            self.api.optional(
+                self.api.listing("/alarms", Alarm, state="open", newest="true", limit=MAX_ALARMS)
+            ),
         )
         return Frame(status, alarms.items if alarms else [])
 
@@ -158,7 +174,7 @@ class Page:
         await asyncio.gather(self._frame, return_exceptions=True)
 
 
-def _answers_of(request: Request) -> AnswerCache:
+def answers_of(request: Request) -> AnswerCache:
     """Return the answers that the pages of this app share."""
     state = request.app.state
     if not hasattr(state, "page_answers"):

@@ -23,7 +23,7 @@ from mao_shared.models.alarm import Point
 from mao_shared.models.dataset import DatasetStatus
 from mao_shared.models.round import LiveRound, LiveRounds
 
-from . import formats, marks
+from . import first_run, formats, marks
 from .node_api import NodeApi, path_of
 from .plots import PlotPoint, sparkline
 from .site import Page, PageDep, page_router
@@ -215,6 +215,9 @@ async def today(
         {each.name: each for each in nodes.items} if nodes else {},
         page,
     )
+    enrolled = [state.name for state in (states or {}).values() if state.enrolled]
+    if own is not None and states is not None and not rows and not enrolled:
+        return await first_run.greet(page)
     wanted = [
         row
         for row in rows
@@ -235,7 +238,7 @@ async def today(
         filters={"pipeline": pipeline, "node": node, "ticks": ticks, "only": only},
         row_strip=row_strip,
         row_plot=row_plot,
-        first_run=own is not None and not own.items and not rows,
+        enrolled=enrolled if own is not None and not rows else [],
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
@@ -24,15 +23,13 @@ from mao_shared.models import (
     Tool,
 )
 from mao_shared.models.tool import DOCKER_SOCKET, asked_words, network_words
+from mao_shared.yaml_text import yaml_lines
 
 Document = dict[str, Any]
 MAX_CHANGES = 100  # lines in a description
 MAX_VALUE = 200  # characters of a value in a description
 MAX_DIFF = 200_000  # characters
 MAX_DIFF_LINES = 3000  # longer documents get a simple diff, since difflib is quadratic
-# The diff is of YAML: JSON's scalars and escapes are YAML's too, so hostile strings stay on their line.
-_PLAIN_SCALAR = re.compile(r"[A-Za-z_/][A-Za-z0-9_./@+-]*(?::[A-Za-z0-9_./@+-]+)*")
-_RESERVED_SCALARS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
 
 
 def resolve_steps(
@@ -66,6 +63,7 @@ def resolve_steps(
                 allow_empty=step.allow_empty,
                 on_late_truth=step.on_late_truth,
                 metrics=step.metrics,
+                checks=step.checks,
             )
         )
     return resolved
@@ -264,24 +262,3 @@ def unified_diff(before: Document, after: Document, *, was: str, will_be: str) -
         lines += [*(f"-{line}" for line in removed), *(f"+{line}" for line in added)]
     text = "\n".join(lines)
     return text if len(text) <= MAX_DIFF else f"{text[:MAX_DIFF]}\n… {len(text) - MAX_DIFF} more"
-
-
-def yaml_lines(value: Any, indent: str = "") -> list[str]:
-    """Convert a document of dictionaries, lists and scalars to lines of YAML."""
-    lines: list[str] = []
-    if isinstance(value, dict):
-        pairs = [(f"{indent}{_scalar(key)}:", item) for key, item in value.items()]
-    else:
-        pairs = [(f"{indent}-", item) for item in value]
-    for head, item in pairs:
-        if isinstance(item, dict | list) and item:
-            lines += [head, *yaml_lines(item, indent + "  ")]
-        else:
-            lines.append(f"{head} {_scalar(item)}")
-    return lines
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, str) and _PLAIN_SCALAR.fullmatch(value) and value.lower() not in _RESERVED_SCALARS:
-        return value
-    return json.dumps(value, ensure_ascii=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from mao_registry.records.catalogue import Catalogue
+from mao_registry.records.collection import Collection
 from mao_registry.records.endorsements import Endorser, registry_kind
 from mao_registry.records.references import References, pipeline_datasets, pipeline_tools
 from mao_registry.records.rules import DatasetRules, PipelineRules, ToolRules, with_node
@@ -184,9 +184,9 @@ async def add_registry(own: Store, federation: Store, node: str, name: str, cloc
     contents = await read_contents(own)
     repositories = Repositories(node, federation, own)
     references, endorser = References(repositories), Endorser(node, clock)
-    tools = Catalogue(repositories.tools, ToolRules(references), endorser)
-    datasets = Catalogue(repositories.datasets, DatasetRules(references), endorser)
-    pipelines = Catalogue(repositories.pipelines, PipelineRules(references), endorser)
+    tools = Collection(repositories.tools, ToolRules(references), endorser)
+    datasets = Collection(repositories.datasets, DatasetRules(references), endorser)
+    pipelines = Collection(repositories.pipelines, PipelineRules(references), endorser)
     for tool in contents.tools:
         await _add(tools, tool, name)
     for dataset in contents.datasets:
@@ -195,23 +195,23 @@ async def add_registry(own: Store, federation: Store, node: str, name: str, cloc
         await _add(pipelines, pipeline, name)
 
 
-async def _add(catalogue: Catalogue[R], record: R, federation: str) -> None:
+async def _add(collection: Collection[R], record: R, federation: str) -> None:
     try:
-        await catalogue.create(record, name_was_free=True)
+        await collection.create(record, name_was_free=True)
     except AlreadyExists:
         _refuse_new_clash(registry_kind(record), record.name, federation)
 
 
-async def _add_dataset(catalogue: Catalogue[Dataset], dataset: Dataset, node: str, federation: str) -> None:
+async def _add_dataset(collection: Collection[Dataset], dataset: Dataset, node: str, federation: str) -> None:
     dataset = dataset.model_copy(update={"nodes": [node] if node in dataset.nodes else []})
     try:
-        await catalogue.create(dataset, name_was_free=True)
+        await collection.create(dataset, name_was_free=True)
     except AlreadyExists:
-        registered = (await catalogue.read(dataset.name)).record
+        registered = (await collection.read(dataset.name)).record
         if registered.model_copy(update={"nodes": dataset.nodes}) != dataset:
             _refuse_new_clash("datasets", dataset.name, federation)
         if dataset.nodes:
-            await catalogue.records.update(dataset.name, lambda current: with_node(current, node))
+            await collection.records.update(dataset.name, lambda current: with_node(current, node))
 
 
 def _refuse_new_clash(kind: RegistryKind, record: str, federation: str) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from mao_shared.models import Dataset, Pipeline, Tool
 from mao_shared.web.api_pages import make_routes
 
-from . import federation, nodes, pipelines
-from .records import DATASETS, PIPELINES, TOOLS, catalogue_router
+from . import catalogue, federation, nodes, pipelines
+from .records import DATASETS, PIPELINES, TOOLS, collection_router
 
 ROUTES = make_routes(
     "registry",
     [
-        catalogue_router("tools", Tool, lambda registry: registry.tools, TOOLS),
-        catalogue_router("datasets", Dataset, lambda registry: registry.datasets, DATASETS),
-        catalogue_router("pipelines", Pipeline, lambda registry: registry.pipelines, PIPELINES),
+        collection_router("tools", Tool, lambda registry: registry.tools, TOOLS),
+        collection_router("datasets", Dataset, lambda registry: registry.datasets, DATASETS),
+        collection_router("pipelines", Pipeline, lambda registry: registry.pipelines, PIPELINES),
+        catalogue.router,
         nodes.presence_router,
         pipelines.pipelines_router,
         pipelines.consent_router,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body, Path, Response
 from fastapi.openapi.models import Example
 from pydantic import BaseModel, BeforeValidator
 
-from mao_registry.records.catalogue import Catalogue
+from mao_registry.records.collection import Collection
 from mao_registry.registry import Registry
 from mao_shared.keys import RegistryKind
 from mao_shared.models import Listing, Name, Named
@@ -91,7 +91,7 @@ INIT: Examples = {
 }
 
 R = TypeVar("R", bound=Named)
-Pick = Callable[[Registry], Catalogue[R]]
+Pick = Callable[[Registry], Collection[R]]
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ PRESENTATIONS: dict[RegistryKind, Presentation] = {
 }
 
 
-def catalogue_router(kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples) -> APIRouter:
-    """Create the routes `/registry/{kind}[/{name}]`; `pick` returns the kind's catalogue."""
+def collection_router(kind: RegistryKind, model: type[R], pick: Pick[R], examples: Examples) -> APIRouter:
+    """Create the routes `/registry/{kind}[/{name}]`; `pick` returns the kind's collection."""
     router = APIRouter(prefix=f"/registry/{kind}", tags=[kind])
     presentation = PRESENTATIONS[kind]
     _add_reads(router, kind, model, pick, presentation)

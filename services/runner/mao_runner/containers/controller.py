@@ -17,8 +17,10 @@ from mao_shared.host.data_dir import DataDir
 from mao_shared.logs import get_logger
 from mao_shared.models import Run, StepRun
 from mao_shared.reconcile import Controller, Mirror
+from mao_shared.runs.spans import phase_spans, trace_facts
 from mao_shared.states import StepPhase
 from mao_shared.store import Stored
+from mao_shared.tracing import Tracing
 
 from . import outcome, plan
 from .admission import Admission, AgreementsNotReady
@@ -66,6 +68,7 @@ class StepController:
         conditions: Conditions,
         metrics: RunnerMetrics,
         clock: Clock,
+        tracing: Tracing | None = None,
         engine: EngineMonitor,
     ) -> None:
         self._engine = engine
@@ -81,6 +84,7 @@ class StepController:
         self._installation = installation
         self._policy = policy
         self._metrics = metrics
+        self._tracing = tracing or Tracing()
         self._clock = clock
         self._stopped: dict[StepAttempt, datetime] = {}
         self._seen_running: dict[StepAttempt, tuple[datetime, float]] = {}
@@ -366,6 +370,8 @@ class StepController:
         if step.phase is stored.record.steps[key.step].phase:
             return NOW
         code = step.error.code if step.error else ""
+        if self._tracing.is_on:
+            self._tracing.record(phase_spans(run, key.step, stored.record.steps[key.step], step))
         if step.phase not in plan.RUNNER_PHASES:
             self._metrics.outcomes.labels(step.phase.value, code).inc()
         log.info(
@@ -376,6 +382,7 @@ class StepController:
             attempt=key.attempt,
             exit=step.exit.code if step.exit else None,
             code=code or None,
+            **trace_facts(run),
         )
         return NOW
 

@@ -7,6 +7,7 @@ has a thread of its own that hands over to the event loop.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import threading
 import time
@@ -26,6 +27,7 @@ from mao_shared.errors import EngineUnavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import ResolvedImage
 from mao_shared.models.tool import Pull
+from mao_shared.progress import report_progress
 
 from .docker_network import ensure_network, remove_network, run_on_host
 from .docker_responses import (
@@ -52,6 +54,7 @@ from .protocol import (
     LogStream,
     image_not_found,
 )
+from .pull_progress import PullProgress
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -230,7 +233,8 @@ class DockerDriver:
     async def _call(self, operation: str, call: Callable[[APIClient], T]) -> T:
         began = time.perf_counter()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._guarded, call)
+            run = contextvars.copy_context().run  # progress is reported to the request
+            return await asyncio.get_running_loop().run_in_executor(self._pool, run, self._guarded, call)
         finally:
             self._observe(operation, time.perf_counter() - began)
 
@@ -356,9 +360,10 @@ def _inspect_image(client: APIClient, image: str) -> dict[str, Any] | None:
 
 def _pull(client: APIClient, image: str) -> None:
     repository, tag = parse_repository_tag(image)
-    message = None
+    message, progress = None, PullProgress()
     try:
         for line in client.pull(repository, tag or "latest", stream=True, decode=True):
+            report_progress(*progress.note(line))
             if "error" in line:
                 message = one_line(str(line["error"])).rstrip(".")
                 break

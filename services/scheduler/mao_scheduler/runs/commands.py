@@ -27,6 +27,7 @@ from mao_shared.models import (
 )
 from mao_shared.models.common import unreadable_items
 from mao_shared.reconcile import Mirror
+from mao_shared.request_context import current_traceparent
 from mao_shared.runs.listing import RunQuery, list_newest
 from mao_shared.runs.records import IndexedRun, RunRecords
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
@@ -156,6 +157,7 @@ class RunCommands:
         return await self._create(run)
 
     async def _create(self, run: Run) -> Stored[Run]:
+        run = run.model_copy(update={"traceparent": current_traceparent()})
         revision = await self._records.create(run.id, run)
         if revision is None:
             return await self.get(run.id)  # created by an earlier request of the same attempt

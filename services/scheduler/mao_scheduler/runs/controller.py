@@ -10,8 +10,10 @@ from mao_shared.conditions import Conditions
 from mao_shared.logs import get_logger
 from mao_shared.models import CancelRequest, Run
 from mao_shared.reconcile import Controller, Mirror
+from mao_shared.runs.spans import run_span_id, run_spans, trace_facts
 from mao_shared.states import RunPhase
 from mao_shared.store import Stored
+from mao_shared.tracing import Tracing
 
 from .lifecycle import Decision, decide
 from .turns import ActiveRuns, Turns
@@ -35,6 +37,7 @@ class RunController:
         metrics: SchedulerMetrics,
         no_tick_due: asyncio.Event,
         conditions: Conditions | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.active = ActiveRuns(mirror)
         self._mirror = mirror
@@ -42,6 +45,7 @@ class RunController:
         self._clock = clock
         self._metrics = metrics
         self._no_tick_due = no_tick_due
+        self._tracing = tracing or Tracing()
         self._controller = Controller("runs", self.reconcile, conditions=conditions).watches(mirror)
         self.active.on_freed = self._controller.add
         metrics.running.set_function(lambda: self.active.count(RunPhase.RUNNING))
@@ -96,6 +100,9 @@ class RunController:
     async def _write(self, stored: Stored[Run], decision: Decision, run: Run) -> float | None:
         """Write the decided document: a start takes the turn, and a skipped tick depends on who holds it."""
         starts = stored.record.phase is RunPhase.QUEUED and run.phase is RunPhase.RUNNING
+        if starts and run.traceparent is None:  # no traced request asked for it, or a tick
+            own = self._tracing.begin_trace(run_span_id(run.id))
+            run = run if own is None else run.model_copy(update={"traceparent": str(own)})
         retry_after: float | None = TURN_RETRY
         if starts and run.reproduces is None:
             revision = await self._turns.start(run, stored.revision)
@@ -129,7 +136,10 @@ class RunController:
 
     def _wrote(self, before: Run, after: Run, revision: int) -> None:
         self._mirror.note(after.id, after, revision)
+        if self._tracing.is_on:
+            self._tracing.record(run_spans(before, after))
         if after.phase is before.phase:
             return
         self._metrics.count(after)
-        log.info("run.moved", run=after.id, before=before.phase, phase=after.phase, reason=after.reason)
+        moved = {"run": after.id, "before": before.phase, "phase": after.phase, "reason": after.reason}
+        log.info("run.moved", **moved, **trace_facts(after))

@@ -11,7 +11,7 @@ from mao_scheduler.enrolments import EnrolmentLookup
 from mao_shared.clock import Clock
 from mao_shared.errors import InvalidInput, RecordUnreadable
 from mao_shared.models import BackfillResult, Enrolment, Run, Schedule, tick_run_id
-from mao_shared.models.schedule import BackfillRequest
+from mao_shared.models.schedule import BackfillRequest, BackfillTick
 from mao_shared.reconcile import Mirror
 from mao_shared.runs.records import RunRecords
 from mao_shared.states import RunPhase
@@ -52,7 +52,7 @@ class Backfill:
     async def __call__(self, job_id: str, request: BackfillRequest) -> BackfillResult:
         """Queue at most `max_catch_up` ticks of [since, until], oldest first.
 
-        Ticks that were run, are running or are queued are skipped.
+        Ticks that were run, are running or are queued are skipped. With `dry_run` nothing is written.
 
         Raises:
             InvalidInput: `range-invalid`; `range-forgotten`: it is no longer known what was run then, and
@@ -88,12 +88,37 @@ class Backfill:
             chunk = list(islice(ticks, TICKS_PER_LOOKUP))
             if not chunk:
                 return result
-            left = schedule.max_catch_up - len(result.queued)
-            result.more_since = await self._queue_ticks(schedule, enrolment, chunk, left, result)
+            left = schedule.max_catch_up - len(result.queued) - len(result.ticks)
+            if request.dry_run:
+                result.more_since = await self._list_ticks(schedule, chunk, left, result)
+            else:
+                result.more_since = await self._queue_ticks(schedule, enrolment, chunk, left, result)
             if result.more_since is not None:
                 return result
         result.more_since = next(ticks, None)
         return result
+
+    async def _list_ticks(
+        self, schedule: Schedule, ticks: Sequence[datetime], left: int, result: BackfillResult
+    ) -> datetime | None:
+        """Add up to `left` of the ticks that would run to the result; return the first one beyond that."""
+        for tick, name, stored in await self._look_up(schedule, ticks):
+            if _has_run(stored):
+                result.present += 1
+                continue
+            if left == 0:
+                return tick
+            missed = stored.record if isinstance(stored, Stored) else None
+            result.ticks.append(
+                BackfillTick(
+                    run=name,
+                    scheduled_for=tick,
+                    missed=missed and missed.missed,
+                    reason=missed and missed.reason,
+                )
+            )
+            left -= 1
+        return None
 
     async def _queue_ticks(
         self,
@@ -104,13 +129,8 @@ class Backfill:
         result: BackfillResult,
     ) -> datetime | None:
         """Queue up to `left` of the ticks; return the first one beyond that."""
-        names = [tick_run_id(schedule.pipeline, self._node, tick) for tick in ticks]
-        records = await asyncio.gather(*(self._find(name) for name in names))
-        for tick, name, stored in zip(ticks, names, records, strict=True):
-            if isinstance(stored, RecordUnreadable):
-                result.present += 1  # it may have been run
-                continue
-            if stored is not None and stored.record.phase is not RunPhase.MISSED:
+        for tick, name, stored in await self._look_up(schedule, ticks):
+            if isinstance(stored, RecordUnreadable) or _has_run(stored):
                 result.present += 1
                 continue
             if left == 0:
@@ -146,8 +166,23 @@ class Backfill:
             left -= 1
         return None
 
+    async def _look_up(
+        self, schedule: Schedule, ticks: Sequence[datetime]
+    ) -> list[tuple[datetime, str, Stored[Run] | RecordUnreadable | None]]:
+        """Return each tick with its run's id and record."""
+        names = [tick_run_id(schedule.pipeline, self._node, tick) for tick in ticks]
+        records = await asyncio.gather(*(self._find(name) for name in names))
+        return list(zip(ticks, names, records, strict=True))
+
     async def _find(self, name: str) -> Stored[Run] | RecordUnreadable | None:
         try:
             return await self._records.get(name)
         except RecordUnreadable as error:
             return error
+
+
+def _has_run(stored: Stored[Run] | RecordUnreadable | None) -> bool:
+    """Return True for a tick that must not run again; one whose record is unreadable may have been run."""
+    if isinstance(stored, RecordUnreadable):
+        return True
+    return stored is not None and stored.record.phase is not RunPhase.MISSED

@@ -51,11 +51,16 @@ _COLUMNS = (
 COMPUTED = "computed"  # the reason for a value that no version has
 
 
-def decide_cells(ballots: DataFrame, noise: Noise, incumbent: IncumbentValues) -> DataFrame:
+def decide_cells(
+    ballots: DataFrame, noise: Noise, incumbent: IncumbentValues, *, tied_numbers: bool = True
+) -> DataFrame:
     """Return one row per cell: cell, chosen (the text), number, word, why, behind (nodes), total, several.
 
     `several` is true if there is more than one candidate, `total` is the number of nodes that observed the
     cell.
+
+    Args:
+        tied_numbers: numbers may tie; otherwise the median is taken.
     """
     import polars
 
@@ -90,7 +95,7 @@ def decide_cells(ballots: DataFrame, noise: Noise, incumbent: IncumbentValues) -
         )
         numeric = 2 * polars.col("numbers") > polars.col("total")
         is_number = polars.col("number").is_not_null()
-        parts.append(decide_numeric_cells(disputed.filter(numeric & is_number), noise))
+        parts.append(decide_numeric_cells(disputed.filter(numeric & is_number), noise, may_tie=tied_numbers))
         parts.append(_decide_texts(disputed.filter(~numeric)))
     decided = polars.concat([part.select(*_COLUMNS) for part in parts]).with_columns(why=_reason())
     return _restore_spelling(
@@ -161,7 +166,7 @@ def _decide_texts(candidates: DataFrame) -> DataFrame:
 def break_ties(decided: DataFrame, ballots: DataFrame, voices: Voices) -> DataFrame:
     """Give undecided cells the value, of those that are tied, whose nodes are right more often elsewhere.
 
-    Where that is not known, the first value in the order of texts. The reason is `tie`.
+    Where that is not known, the lowest number or the first text. The reason is `tie`.
     """
     import polars
 
@@ -169,8 +174,11 @@ def break_ties(decided: DataFrame, ballots: DataFrame, voices: Voices) -> DataFr
     undecided = decided.filter(is_open).select("cell")
     if undecided.is_empty():
         return decided
+    cast = voices.lean(ballots.join(undecided, on="cell"))
+    is_number, votes = polars.col("number").is_not_null(), polars.col("votes")
+    has_numbers = 2 * votes.filter(is_number).sum().over("cell") > votes.sum().over("cell")
     candidates = (
-        voices.lean(ballots.join(undecided, on="cell"))
+        cast.filter(is_number | ~has_numbers)
         .group_by(CANDIDATE)
         .agg(
             polars.col("votes", "nodes", "weight", "leaning").sum(),
@@ -179,8 +187,9 @@ def break_ties(decided: DataFrame, ballots: DataFrame, voices: Voices) -> DataFr
         )
     )
     order = ("votes", "weight", "leaning")
+    texts = ("number", "text", "word")
     best = candidates.sort(
-        "cell", *order, "text", "word", descending=[False, *(True for _ in order), False, False]
+        "cell", *order, *texts, descending=[False, *(True for _ in order), *(False for _ in texts)]
     ).unique("cell", keep="first", maintain_order=True)
     broken = best.join(decided.select("cell", "total", "several"), on="cell").with_columns(
         why=polars.lit("tie"), behind=polars.col("nodes")
@@ -250,14 +259,21 @@ Judge = Callable[[Sequence[CellBallot]], Verdict | None]
 
 
 def apply_judge(
-    decided: DataFrame, ballots: DataFrame, judge: Judge, keep_majority: Callable[[float, float], bool] | None
+    decided: DataFrame,
+    ballots: DataFrame,
+    judge: Judge,
+    agree: Callable[[float, float], bool],
+    *,
+    keep_majority: bool = False,
+    keep_agreeing: bool = False,
 ) -> DataFrame:
     """Replace the decisions of `decide_cells` on cells with several candidates by the judge's verdicts.
 
     Args:
-        keep_majority: returns whether two numbers agree. If given, a verdict against the value with which
-            more than half of the nodes or voices agree is void, so that a minority with a good history cannot
-            win.
+        agree: returns whether two numbers agree.
+        keep_majority: a verdict against the value with which more than half of the nodes or voices agree is
+            void, so that a minority with a good history cannot win.
+        keep_agreeing: a number that agrees with the one decided does not replace it.
     """
     import polars
 
@@ -274,12 +290,14 @@ def apply_judge(
         word = next((ballot.candidate[1] for ballot in votes if ballot.text == verdict.text), None)
         number = verdict.number
         _, default_number, default_word, why, behind, total = defaults[cell]
-        is_clear = 2 * behind > total or why == "reliability"
-        if keep_majority is not None and verdict.why != COMPUTED and is_clear:
+        if verdict.why != COMPUTED and (keep_majority or keep_agreeing):
             is_same = (number, word) == (default_number, default_word)
             if number is not None and default_number is not None:
-                is_same = keep_majority(number, default_number)
-            if not is_same:
+                is_same = agree(number, default_number)
+                if is_same and keep_agreeing:
+                    continue
+            is_clear = 2 * behind > total or why == "reliability"
+            if keep_majority and is_clear and not is_same:
                 continue
         supporters = sum(ballot.votes for ballot in votes if ballot.candidate == (number, word))
         rows.append((cell, verdict.text, number, word if number is None else None, verdict.why, supporters))
@@ -321,7 +339,7 @@ def vote_numbers(
             schema={"number": polars.Float64, "word": polars.String},
         )
 
-    decided = decide_cells(ballots, Noise(Tolerance(relative=error)), no_incumbent)
+    decided = decide_cells(ballots, Noise(Tolerance(relative=error)), no_incumbent, tied_numbers=False)
     found: list[tuple[float | None, str, bool]] = [(None, "undecided", False)] * len(rounds)
     contested = 2 * polars.col("behind") <= polars.col("total")
     for cell, value, why, disputed in decided.select("cell", "number", "why", contested).iter_rows():

@@ -150,10 +150,10 @@ class Rules:
     """How a table is voted. `blank`: the text of an undecided cell.
 
     `judge`: decides the cells in which versions differ, instead of the default rules; with `keep_majority`
-    not against more than half of the nodes. `groups`: nodes that are declared to be dependent. `error`:
-    relative tolerance of numbers that the definition declares for the whole file. `is_document`: records are
-    the values of a document. `ties`: as of VoteDefinition. `memory`: what earlier rounds
-    tell about fields, by name.
+    not against more than half of the nodes, with `keep_agreeing` not between numbers that agree. `groups`:
+    nodes that are declared to be dependent. `error`: relative tolerance of numbers that the definition
+    declares for the whole file. `is_document`: records are the values of a document. `ties`: as of
+    VoteDefinition. `memory`: what earlier rounds tell about fields, by name.
     """
 
     file: FileRule
@@ -162,6 +162,7 @@ class Rules:
     error: float | None = None
     judge: Judge | None = None
     keep_majority: bool = False
+    keep_agreeing: bool = False
     groups: Sequence[Sequence[str]] = ()
     is_document: bool = False
     ties: Ties = "likeliest"
@@ -171,6 +172,11 @@ class Rules:
     def field(self, name: str) -> FieldRule:
         """Return what the definition declares for a field or pattern, or for all others as `*`."""
         return field_rule(self.file.fields, name, self.file.fields.get("*"))
+
+    def with_error(self, kind: FieldType) -> FieldType:
+        """Return a field's type with the file's own tolerance, where the field has none."""
+        is_declared = kind.tolerance is not None or kind.error is not None
+        return kind if is_declared or kind.kind != "number" else replace(kind, error=self.error)
 
 
 class FieldVote:
@@ -242,9 +248,7 @@ class FieldVote:
         columns = self.columns if self.kept.all() else [column.filter(self.kept) for column in self.columns]
         votes = [self.aligned.versions[version].votes for version in self.voted.versions]
         kind = infer_field(self.name, columns, votes, self.rules.field(self.name), is_json=is_json)
-        kind = infer_set(kind, columns, votes, is_json=is_json)
-        is_declared = kind.tolerance is not None or kind.error is not None
-        return kind if is_declared or kind.kind != "number" else replace(kind, error=self.rules.error)
+        return self.rules.with_error(infer_set(kind, columns, votes, is_json=is_json))
 
     def _decide_ballots(
         self, ballots: DataFrame, kind: FieldType, truth: Incumbent, votes: TableTally
@@ -269,8 +273,14 @@ class FieldVote:
             decided = break_ties(decided, ballots, voices)
         default_vote = decided
         if self.rules.judge is not None:
-            guard = noise.tolerance.agree if self.rules.keep_majority else None
-            decided = apply_judge(default_vote, ballots, self.rules.judge, guard)
+            decided = apply_judge(
+                default_vote,
+                ballots,
+                self.rules.judge,
+                noise.tolerance.agree,
+                keep_majority=self.rules.keep_majority,
+                keep_agreeing=self.rules.keep_agreeing,
+            )
         decided = decided.sort("cell")
         for version, mask in enumerate(answered.masks()):
             votes.cells[version] += int(mask.sum())

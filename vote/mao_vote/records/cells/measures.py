@@ -12,9 +12,11 @@ ground truth), total (voices on the cell), and further columns. The rules are tr
                 voices, or if it has two nodes and the tolerance is declared or the field is measured. In a
                 measured field its number nearest to the middle of the group, otherwise the most frequent
                 one; if tied, the incumbent, or else the one nearest to the middle
-    plurality   in an exact field the most frequent number, if two nodes have it; if tied, by incumbent or
-                weight. Not if it may have noise and is far from a narrow range with more than half of the
-                voices
+    plurality   in an exact field the most frequent number, if two nodes have it. Not if it may have noise and
+                is far from a narrow range with more than half of the voices
+    tied        there are only two numbers, or in an exact field several are most frequent, each of two nodes:
+                by incumbent or weight, otherwise undecided. If numbers may have noise, only if all voices are
+                for those that are tied
     median      the lower median; with seven nodes or more, the number nearest to the middle of their spread
 """
 
@@ -267,7 +269,7 @@ def _tracks_something(ballots: DataFrame, deviations: DataFrame, share: float = 
     return bool(varies or (isinstance(middle, float) and middle > SIGNAL * SIGNAL * noise))
 
 
-def decide_numeric_cells(candidates: DataFrame, noise: Noise) -> DataFrame:
+def decide_numeric_cells(candidates: DataFrame, noise: Noise, *, may_tie: bool) -> DataFrame:
     """Return the chosen row of each cell, with `why` and `behind` (how many nodes agree with it)."""
     import polars
 
@@ -282,9 +284,12 @@ def decide_numeric_cells(candidates: DataFrame, noise: Noise) -> DataFrame:
     grouped = candidates.join(groups, on="cell").filter(members)
     rest = candidates.join(groups, on="cell", how="anti")
     inexact = noise.source in ("assumed", "estimated")
-    by_votes = _plurality(rest.head(0) if noise.measured else rest, inexact=inexact)
-    rest = rest.join(by_votes, on="cell", how="anti")
-    parts = (_best_in_group(grouped, measured=noise.measured), by_votes, _nearest_to_middle(rest))
+    leading = _leaders(rest, measured=noise.measured, inexact=inexact)
+    by_votes = _plurality(leading)
+    tied = _tied(leading.join(by_votes, on="cell", how="anti"), rest, inexact=inexact)
+    tied = tied if may_tie else tied.head(0)
+    rest = rest.join(polars.concat([by_votes, tied]).select("cell"), on="cell", how="anti")
+    parts = (_best_in_group(grouped, measured=noise.measured), by_votes, tied, _nearest_to_middle(rest))
     return polars.concat(part.select(columns) for part in parts)
 
 
@@ -384,32 +389,67 @@ def _best_in_group(members: DataFrame, *, measured: bool) -> DataFrame:
     )
 
 
-def _plurality(candidates: DataFrame, *, inexact: bool) -> DataFrame:
-    """Choose the number with most voices in each cell if two nodes have it, without cells that stay tied.
+def _leaders(candidates: DataFrame, *, measured: bool, inexact: bool) -> DataFrame:
+    """Return the numbers with most voices in each cell, of cells in which these may decide.
 
     Args:
-        inexact: numbers may have noise; then not where it is far from what most nodes have.
+        measured: then only of cells with two numbers, which tie.
+        inexact: numbers may have noise; then not where most nodes are far from all of them.
     """
     import polars
 
-    votes, weight = polars.col("votes"), polars.col("weight")
-    leaders = candidates.filter((votes == votes.max().over("cell")) & (polars.col("nodes") > 1))
+    votes, are_two = polars.col("votes"), polars.len().over("cell") == 2
+    may_lead = are_two if measured else are_two | (polars.col("nodes") > 1)
+    leaders = candidates.filter((votes == votes.max().over("cell")) & may_lead)
     if inexact:
         leaders = leaders.join(_far_from_most(leaders, candidates), on="cell", how="anti")
-    leaders = leaders.with_columns(
-        tied=polars.len().over("cell"),
-        heaviest=(weight == weight.max().over("cell"))
-        & ((weight == weight.max().over("cell")).sum().over("cell") == 1),
+    return leaders.with_columns(tied=polars.len().over("cell"))
+
+
+def _plurality(leaders: DataFrame) -> DataFrame:
+    """Choose the leader of each cell; of several, the incumbent or the heaviest, or none if still tied."""
+    import polars
+
+    weight = polars.col("weight")
+    is_heaviest = weight == weight.max().over("cell")
+    found = leaders.with_columns(
+        heaviest=is_heaviest & (is_heaviest.sum().over("cell") == 1),
         kept=polars.col("incumbent").any().over("cell"),
     )
-    return leaders.filter(
-        (polars.col("tied") == 1) | polars.col("incumbent") | (~polars.col("kept") & polars.col("heaviest"))
-    ).with_columns(
-        why=polars.when(polars.col("tied") == 1)
-        .then(polars.lit("plurality"))
-        .when("incumbent")
-        .then(polars.lit("incumbent"))
-        .otherwise(polars.lit("weight")),
+    return (
+        found.filter(
+            (polars.col("tied") == 1)
+            | polars.col("incumbent")
+            | (~polars.col("kept") & polars.col("heaviest"))
+        )
+        .with_columns(
+            why=polars.when(polars.col("tied") == 1)
+            .then(polars.lit("plurality"))
+            .when("incumbent")
+            .then(polars.lit("incumbent"))
+            .otherwise(polars.lit("weight")),
+            behind=polars.col("nodes"),
+        )
+        .drop("heaviest", "kept")
+    )
+
+
+def _tied(leaders: DataFrame, candidates: DataFrame, *, inexact: bool) -> DataFrame:
+    """Return a row without a value for each cell whose leaders are tied.
+
+    Args:
+        inexact: numbers may have noise, so that those between the leaders tell which one is nearer to most.
+    """
+    import polars
+
+    if inexact:
+        distinct = candidates.group_by("cell").agg(distinct=polars.len())
+        leaders = leaders.join(distinct, on="cell").filter(polars.col("tied") == polars.col("distinct"))
+        leaders = leaders.drop("distinct")
+    first = leaders.sort("cell", "number").unique("cell", keep="first", maintain_order=True)
+    return first.with_columns(
+        *(polars.lit(None, first.schema[name]).alias(name) for name in ("number", "word", "text", "other")),
+        why=polars.lit("undecided"),
         behind=polars.col("nodes"),
     )
 

@@ -96,7 +96,9 @@ def learn_voices(
         choice = learning.choose(partition, weights)
         learning.link(partition, choice)
         for _ in range(STEPS):
-            weights = learning.weigh(partition, weights)
+            before, weights = weights, learning.weigh(partition, weights)
+            if weights == before:
+                break
     return replace(
         partition.voices(versions, weights),
         bounded=past is not None or partition.families < MIN_OVERRULING,
@@ -150,6 +152,7 @@ class _Learner:
         one_each = polars.lit(1, polars.Int64)
         self.ballots = _patterns(ballots) if self.near is None else ballots.with_columns(cells=one_each)
         self.candidates = self.ballots.select("cell", "candidate").unique()
+        self._shared: tuple[list[dict[int, int]], DataFrame] | None = None  # by the families that it is for
         self.is_disputed = _mask(self.answered[0].len(), told["cell"].unique())
 
     @staticmethod
@@ -186,7 +189,10 @@ class _Learner:
     def _cast(self, partition: Partition, weights: Mapping[int, int]) -> DataFrame:
         import polars
 
-        shared = with_shares(self.ballots, partition.members(), "node")
+        members = partition.members()
+        if self._shared is None or self._shared[0] != members:
+            self._shared = members, with_shares(self.ballots, members, "node")
+        shared = self._shared[1]
         weight = weight_of(weights, len(partition.nodes), "node")
         return shared.with_columns(votes=weight * polars.col("share") // VOICE)
 

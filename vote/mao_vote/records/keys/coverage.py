@@ -2,10 +2,16 @@
 
 If nodes see records independently of each other, each with a probability of its own, its coverage, then the
 number of records that exactly k of them see follows from the number that more than k see (as ecologists count
-animals by capture and recapture: D. L. Otis et al., Wildlife Monographs 62, 1978). Records that the same few
-nodes have alone are accepted as long as so many are expected. If there are more, the surplus is divided among
-the sets of nodes that have more than expected. Records of a set are not accepted if more than two thirds
-are surplus, or more than half and chance does not explain it.
+animals by capture and recapture: D. L. Otis et al., Wildlife Monographs 62, 1978). Of several nodes, records
+that these have alone are accepted as long as so many are expected. If there are more, the surplus is divided
+among the sets of nodes that have more than expected; records of a set of which more than two thirds are
+surplus are not accepted.
+
+Records of a single node are left out if they are many times as many as expected. They may be several times as
+many, since sources are not independent: those that see little see what all see, or a region of their own, so
+that a node that sees more has more alone than its coverage tells. (Of random sources of the flight data, one
+in three has more than twice as many; leaving them out was worse than keeping all.) Where the others see
+nearly all, nothing is expected of one alone, and a single record is too many.
 
 The arithmetic is of integers, or of the quotient of two, so that the order of nodes and the platform have no
 effect.
@@ -26,7 +32,8 @@ if TYPE_CHECKING:
 
 WHOLE = 10**6
 MIN_NODES = 3  # without which coverage cannot be told
-_MAX_DEVIATIONS = 4  # standard deviations by which a set may have more records than expected
+MAX_SURPLUS = 4.5  # times as many records as expected that a single node may have alone
+MIN_EXPECTED = 0.28  # records of it; if fewer are, it may have none
 _MAX_NAMED_SETS = 3
 _PATTERN, _RECORDS, _ACCEPTED, _SUSPECT = "pattern", "records", "accepted", "suspect"
 
@@ -151,28 +158,26 @@ class _Level:
         excess = max(self.records * self.unit - self.expected, 0)
         own = [max(group.records * self.unit - group.expected, 0) for group in self.groups]
         all_own = sum(own)
-        return [
-            (
-                3 * excess * part <= 2 * group.records * self.unit * all_own and not self._is_suspect(group),
-                self._is_suspect(group),
-            )
-            for group, part in zip(self.groups, own, strict=True)
-        ]
+        found = []
+        for group, part in zip(self.groups, own, strict=True):
+            if len(group.nodes) > 1:  # never suspect: sources of one region or kind have much in common
+                found.append((3 * excess * part <= 2 * group.records * self.unit * all_own, False))
+            else:
+                has_many = self._has_many(group, group.records)
+                found.append((not has_many, has_many and self._has_many(group, group.records - 1)))
+        return found
 
-    def _is_suspect(self, group: _Group) -> bool:
-        """True if the group has more records than chance explains, and most of them are surplus.
+    def _has_many(self, group: _Group, records: int) -> bool:
+        """True if so many records of a single node are many times as many as expected.
 
         That the other groups have more than expected too shows that some records are easier to see than
-        others. Several nodes are never suspect: sources of one region or kind have much in common.
+        others.
         """
-        if len(group.nodes) > 1:
-            return False
-        mean = group.expected / self.unit
         others, expected = self.records - group.records, self.expected - group.expected
-        if expected > 0 and others * self.unit > expected:
+        mean = group.expected / self.unit
+        if self.unit <= expected < others * self.unit:
             mean = group.expected * others / expected
-        surplus = group.records - 1 - mean
-        return 2 * surplus > group.records and surplus * surplus > _MAX_DEVIATIONS**2 * mean
+        return records > MAX_SURPLUS * mean or (records > 0 and mean < MIN_EXPECTED)
 
 
 def _describe_accepted(

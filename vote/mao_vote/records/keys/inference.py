@@ -30,7 +30,7 @@ from .agreement import Agreement, has_changing_values, measure_agreement
 from .candidates import Candidate, ColumnKind, column_kind, has_fraction, list_candidates
 from .folding import is_ascii
 from .key import Key, describe_fault, lacks_key
-from .sharing import Sharing, is_majority, measure_sharing
+from .sharing import Sharing, group_alike, is_majority, measure_sharing
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -66,17 +66,14 @@ def vote_key(
         fold: declared differences between keys that do not count. Without it, an inferred key of which
             records differ only in case or space is matched without these.
     """
-    versions = _Versions(tables, votes, tuple(fold))
-    if declared:
-        return versions.declared_key(tuple(declared))
-    kinds = versions.column_kinds()
-    candidates = list(list_candidates(kinds))
-    for number, candidate in enumerate(candidates):
-        found = versions.judge(candidate, kinds)
-        if found is not None:
-            found = versions.prefer_agreement(found, candidates[number + 1 :], kinds)
-            return versions.describe(found, candidates, kinds)
-    return Key((), "position", versions.why_no_key(kinds)), {}
+    alike = group_alike(tables)  # so that no count depends on the order of rows
+    versions = _Versions(
+        [tables[group[0]] for group in alike],
+        [sum(votes[number] for number in group) for group in alike],
+        tuple(fold),
+    )
+    key, faults = versions.vote(tuple(declared or ()))
+    return key, {number: fault for group, fault in faults.items() for number in alike[group]}
 
 
 def choose_key(
@@ -124,6 +121,19 @@ class _Versions:
     tables: Sequence[DataFrame]
     votes: Sequence[int]
     fold: tuple[Fold, ...]
+
+    def vote(self, declared: tuple[str, ...]) -> tuple[Key, dict[int, str]]:
+        """Return what `vote_key` does."""
+        if declared:
+            return self.declared_key(declared)
+        kinds = self.column_kinds()
+        candidates = list(list_candidates(kinds))
+        for number, candidate in enumerate(candidates):
+            found = self.judge(candidate, kinds)
+            if found is not None:
+                found = self.prefer_agreement(found, candidates[number + 1 :], kinds)
+                return self.describe(found, candidates, kinds)
+        return Key((), "position", self.why_no_key(kinds)), {}
 
     def column_kinds(self, names: Sequence[str] | None = None) -> dict[str, ColumnKind]:
         """Return the kind of each of the columns, by default of those that most versions have."""

@@ -109,7 +109,13 @@ def _count(records: int) -> str:
 
 
 def find_record(table: DataFrame, key: Key, values: Sequence[str]) -> dict[str, str | None] | None:
-    """Return the record whose key columns have the texts `values`, else one that counts as the same, or None.
+    """Return the first record of `find_records`, or None."""
+    found = find_records(table, key, values)
+    return found.row(0, named=True) if found.height else None
+
+
+def find_records(table: DataFrame, key: Key, values: Sequence[str]) -> DataFrame:
+    """Return the records whose key columns have the texts `values`, else those that count as the same.
 
     Without key columns `values` is the record's number, from 1. JSON strings may be given without quotes.
     """
@@ -117,9 +123,9 @@ def find_record(table: DataFrame, key: Key, values: Sequence[str]) -> dict[str, 
 
     if not key.columns:
         number = int(values[0]) if len(values) == 1 and re.fullmatch("[0-9]{1,18}", values[0]) else 0
-        return table.row(number - 1, named=True) if 0 < number <= table.height else None
+        return table.slice(number - 1, 1) if 0 < number <= table.height else table.clear()
     if len(values) != len(key.columns) or any(name not in table.columns for name in key.columns):
-        return None
+        return table.clear()
     spellings = {name: [text, _json_quoted(text)] for name, text in zip(key.columns, values, strict=True)}
     typed = polars.DataFrame(spellings)
     for manner in (Key(key.columns, key.source), key):
@@ -127,8 +133,8 @@ def find_record(table: DataFrame, key: Key, values: Sequence[str]) -> dict[str, 
         is_it = [known[name].is_in(wanted[name].to_list()) for name in key.columns]
         found = table.filter(polars.all_horizontal(is_it))
         if found.height:
-            return found.row(0, named=True)
-    return None
+            return found
+    return table.clear()
 
 
 def same_text(observed: str, values: str) -> bool:

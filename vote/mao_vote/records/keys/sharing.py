@@ -30,7 +30,7 @@ def is_majority(votes: Sequence[int], selected: Sequence[bool]) -> bool:
 class Sharing:
     """How far versions share keys.
 
-    Of `total` votes, `shared` have at least half of their keys in most versions, `met` in at least one other.
+    Of `total` votes, `shared` have at least half of their keys in most versions, `met` at one other node.
     `found`: the part of all keys that is in most versions, in thousandths of a vote. `is_same`: all versions
     have the same keys.
     """
@@ -52,7 +52,7 @@ def measure_sharing(keys: Sequence[DataFrame], votes: Sequence[int]) -> Sharing:
     is_same = all(frame.height == distinct[0].height for frame in distinct)
     supporters = _supporters(distinct, counts)
     for support, own in zip(supporters, counts, strict=True):
-        in_most, in_others = int((2 * support > total).sum()), int((support > own).sum())
+        in_most, in_others = int((2 * support > total).sum()), int((support > 1).sum())
         found += own * in_most * _WHOLE // support.len()
         is_same = is_same and bool((support == total).all())
         shared += own * (in_most >= _MIN_SHARED_FRACTION * support.len())
@@ -61,19 +61,52 @@ def measure_sharing(keys: Sequence[DataFrame], votes: Sequence[int]) -> Sharing:
 
 
 def distinct_keys(keys: Sequence[DataFrame], votes: Sequence[int]) -> tuple[list[DataFrame], list[int]]:
-    """Return equal keys only once, as searching a million is slow, and the sums of their votes."""
+    """Return equal keys, in any order, only once, since searching a million is slow; and their votes."""
     distinct: list[DataFrame] = []
     counts: list[int] = []
     for found, vote in zip(keys, votes, strict=True):
         if not found.height:
             continue
-        index = next((index for index, known in enumerate(distinct) if known.equals(found)), None)
+        index = next((index for index, known in enumerate(distinct) if _are_same(known, found)), None)
         if index is None:
             distinct.append(found)
             counts.append(vote)
         else:
             counts[index] += vote
     return distinct, counts
+
+
+def group_alike(tables: Sequence[DataFrame]) -> list[list[int]]:
+    """Return the numbers of tables in groups of those that have the same rows, in any order."""
+    groups: list[list[int]] = []
+    for number, table in enumerate(tables):
+        group = next((group for group in groups if _have_same_rows(tables[group[0]], table)), None)
+        if group is None:
+            groups.append([number])
+        else:
+            group.append(number)
+    return groups
+
+
+def _have_same_rows(one: DataFrame, other: DataFrame) -> bool:
+    if one.height != other.height or one.columns != other.columns:
+        return False
+    for (
+        name
+    ) in one.columns:  # most tables that differ do so in few columns, and are told apart without sorting
+        if not one[name].equals(other[name]) and one[name].hash().sum() != other[name].hash().sum():
+            return False
+    return one.equals(other) or one.sort(one.columns).equals(other.sort(one.columns))
+
+
+def _are_same(one: DataFrame, other: DataFrame) -> bool:
+    """Return whether two versions have the same keys, in any order."""
+    if one.height != other.height:
+        return False
+    names = one.columns
+    return one.equals(other) or not (
+        one.join(other, on=names, how="anti").height or other.join(one, on=names, how="anti").height
+    )
 
 
 def sample_keys(keys: DataFrame) -> DataFrame:

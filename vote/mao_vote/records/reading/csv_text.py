@@ -27,6 +27,8 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?(Z|[+-]\d\d:
 LONE_RETURN = re.compile(r"\r(?!\n)")
 RETURNS = "some of its lines end with a carriage return alone"
 ESCAPES = "a backslash stands before a separator, which some writers mean to be no separator then"
+MAX_CELL_CHARACTERS = 128 << 10  # Python's own limit, unless a program sets another
+LONG_CELL = f"it has a cell with more than {MAX_CELL_CHARACTERS:,} characters".replace(",", " ")
 COMMENTS = "it has comment lines, which CSV does not know"
 
 
@@ -51,6 +53,15 @@ def find_separator(lines: Iterable[str], sample: int = SAMPLE, only: str | None 
     Raises UnclearDialect, also if the first line does not look like a heading.
     """
     sample_lines = list(first_lines(lines, sample))
+    try:
+        return _find_separator(sample_lines, only)
+    except UnclearDialect as error:
+        if _has_long_cell("".join(sample_lines)):
+            raise UnclearDialect(LONG_CELL, error.former) from None
+        raise
+
+
+def _find_separator(sample_lines: Sequence[str], only: str | None) -> str:
     widths = {separator: _count_fields(sample_lines, separator) for separator in SEPARATORS}
     if not any(widths.values()) and any(line.strip() for line in sample_lines):
         raise UnclearDialect(
@@ -67,6 +78,15 @@ def find_separator(lines: Iterable[str], sample: int = SAMPLE, only: str | None 
             raise UnclearDialect(f"it has no tabs, and {_names(wider)} may separate its fields")
     _check_heading(sample_lines, separator)
     return separator
+
+
+def _has_long_cell(text: str) -> bool:
+    """True if a cell is longer than Python's reader accepts, whatever the separator."""
+    cells = chain(
+        re.split(r"[,;\t|\n]", text),
+        (found[0] for separator in SEPARATORS for found in quoted_cells(separator).finditer(text)),
+    )
+    return len(text) > MAX_CELL_CHARACTERS and any(len(cell) > MAX_CELL_CHARACTERS for cell in cells)
 
 
 def _separator(sample_lines: Sequence[str], widths: dict[str, list[int]]) -> str:

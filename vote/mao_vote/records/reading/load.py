@@ -51,6 +51,18 @@ _BY_ENDING = {
 }
 
 
+MAX_SHOWN_BYTES = {
+    RecordFormat.CSV: 32 << 20,
+    RecordFormat.TSV: 32 << 20,
+    RecordFormat.JSON: 8 << 20,
+    RecordFormat.JSON_LINES: 8 << 20,
+}
+"""Largest size of a file that is read as records to show it to a person, less than what is voted.
+
+JSON takes many times its size in memory.
+"""
+
+
 class NotRecords(Exception):
     """A file cannot be read as records; the message is the reason.
 
@@ -176,10 +188,7 @@ def is_record_list(document: Any) -> bool:
 def _json_rows(text: str, file_format: RecordFormat) -> list[dict[str, str]]:
     if file_format is RecordFormat.JSON:
         document = _parse(text, "it") if text.strip() else []
-        if is_record_list(document):
-            _check_objects(len(document))
-            return [_row(item) for item in document]
-        return leaf_rows(document)
+        return _record_rows(document) if is_record_list(document) else leaf_rows(document)
     rows = []
     _check_objects(text.count("\n"))
     for number, line in enumerate(text.split("\n"), 1):
@@ -190,6 +199,16 @@ def _json_rows(text: str, file_format: RecordFormat) -> list[dict[str, str]]:
             raise NotRecords(f"line {number} is not a JSON object")
         rows.append(_row(record))
     return rows
+
+
+def record_table(document: list[dict[str, Any]]) -> DataFrame:
+    """Return a list of objects, as parsed by `load_json_document`, as a table. Raises NotRecords."""
+    return _table(_record_rows(document))
+
+
+def _record_rows(document: list[dict[str, Any]]) -> list[dict[str, str]]:
+    _check_objects(len(document))
+    return [_row(item) for item in document]
 
 
 def leaf_rows(document: Any) -> list[dict[str, str]]:

@@ -39,7 +39,7 @@ class RecordRules(Protocol[Checked]):
         ...
 
 
-class Catalogue(Generic[R]):
+class Collection(Generic[R]):
     """The records of one kind. Outages raise StoreUnavailable or StoreUnknown."""
 
     def __init__(self, records: Records[R], rules: RecordRules[R], endorser: Endorser) -> None:

@@ -1,0 +1,1 @@
+"""Catalogues of pipelines, tools and datasets: reading them, and installing their entries."""

@@ -1,0 +1,149 @@
+"""What the pages of datasets decide, without a browser."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from mao_gateway.pages import dataset_view as view
+from mao_gateway.pages.dataset_view import BranchHistory, ValueQuestion
+from mao_gateway.pages.formats import Clock
+from mao_shared.models import Alarm, ControlMetric, Series
+from mao_shared.models.alarm import Point
+from mao_shared.models.dataset import (
+    DatasetStatus,
+    FileInfo,
+    FilePreview,
+    Outbox,
+    ValueVersion,
+)
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+CLOCK = Clock(NOW, ZoneInfo("Europe/Zurich"))
+
+
+def status(state: str, unpushed: int) -> DatasetStatus:
+    outbox = Outbox(state=state, waiting=unpushed)
+    return DatasetStatus(name="d", master="/x", branches=[], unpushed=unpushed, outbox=outbox, size=0)
+
+
+@pytest.mark.parametrize(
+    ("state", "unpushed", "shown"),
+    [
+        ("in-sync", 0, ("ok", "ok", "pushed")),
+        ("waiting", 1, ("push", "warn", "1 commit waits")),
+        ("refused", 6, ("push", "bad", "6 commits wait")),
+        ("diverged", 2, ("push", "bad", "2 commits wait")),
+        ("in-sync", 3, ("push", "warn", "3 commits wait")),
+    ],
+)
+def test_view_state(state: str, unpushed: int, shown: tuple[str, str, str]) -> None:
+    assert view.dataset_state(status(state, unpushed)) == shown
+
+
+def version(value: str | None, hour: int, **fields: Any) -> ValueVersion:
+    state = "unreadable" if value is None else "value"
+    moment = NOW + timedelta(hours=hour)
+    return ValueVersion(time=moment, commit=f"{hour:040x}", state=state, value=value, **fields)
+
+
+def test_view_history_is_matched_by_tick() -> None:
+    tick = NOW - timedelta(days=1)
+    own = BranchHistory("a", [version("2", 3), version("1", 1, tick=tick)])
+    truth = BranchHistory("b", [version("1.5", 2, tick=tick)])
+    rows = view.history_rows([own, truth])
+    assert [row.moment for row in rows] == [NOW + timedelta(hours=3), tick]
+    assert [[found and found.value for found in row.versions] for row in rows] == [["2", None], ["1", "1.5"]]
+
+
+def test_view_plot_keeps_a_value_until_the_next_version() -> None:
+    own = BranchHistory("a", [version("3", 3), version(None, 2), version("1", 0)])
+    truth = BranchHistory("b", [version('"2.5"', 1)])
+    rows = view.history_rows([own, truth])
+    drawn = view.draw_history([own, truth], rows, "<v>", CLOCK)
+    assert drawn is not None
+    assert "&lt;v&gt; at 4 moments: a 1 to 3, b 2.500 to 2.500." in drawn
+    assert drawn.count('class="dot"') == 3  # a's at three of four moments
+    assert 'class="line2"' in drawn
+
+
+def test_view_no_plot_of_words() -> None:
+    found = [BranchHistory("a", [version("ok", 3), version("nan", 2), version("1", 1)])]
+    assert view.draw_history(found, view.history_rows(found), "v", CLOCK) is None
+    assert view.draw_history([], [], "v", CLOCK) is None
+
+
+def test_view_metric_marks_outliers() -> None:
+    points = [
+        Point(run=f"r{number}", time=NOW + timedelta(hours=number), value=value, accepted=value < 9)
+        for number, value in enumerate((1.0, 9.0, 5.0))
+    ]
+    series = Series(pipeline="p", step="s", metric="m", unit="ms", points=points)
+    shift = Alarm(id="x", kind="level-shift", node="n", raised_at=NOW, run="r2", metric="m", detail="d")
+    drawn = view.draw_metric(series, [shift], CLOCK)
+    assert drawn.count('class="dot-bad"') == 1
+    assert drawn.count('class="dot-warn"') == 1
+    assert 'href="/ui/runs/r1"' in drawn
+    assert "2 outliers" in drawn
+
+
+@pytest.mark.parametrize(
+    ("metric", "source"),
+    [
+        ({"measure": "rows"}, "rows of the output"),
+        ({"file": "a.json", "pointer": "/x"}, "a.json, value at /x"),
+        ({"file": "a.csv", "column": "v", "aggregate": "mean"}, "a.csv, column v, mean"),
+    ],
+)
+def test_view_metric_source(metric: dict[str, Any], source: str) -> None:
+    assert view.WatchedMetric("p", "s", ControlMetric(name="m", **metric)).source == source
+
+
+def test_view_time_labels() -> None:
+    hours = [NOW + timedelta(hours=number) for number in range(10)]
+    assert view.time_labels(hours, CLOCK) == ["Sat 13:00", "Sat 16:00", "Sat 19:00", "Sat 22:00 CET"]
+    days = [NOW + timedelta(days=40 * number) for number in range(3)]
+    assert view.time_labels(days, CLOCK) == ["31 Jan", "12 Mar", "21 Apr CEST"]
+    assert view.time_labels([NOW, NOW + timedelta(days=400)], CLOCK) == ["Jan 2026", "Mar 2027 CET"]
+    assert view.time_labels([], CLOCK) == []
+
+
+def test_view_default_file() -> None:
+    def info(name: str, kind: str = "file") -> FileInfo:
+        return FileInfo(name=name, path=name, kind=kind, size=1, id="x", executable=False)
+
+    assert (
+        view.default_file([info(".a.csv"), info("a.bin"), info("d.csv", "folder"), info("b.TSV")]) == "b.TSV"
+    )
+    assert view.default_file([info("d", "folder"), info("a.bin")]) == "a.bin"
+    assert view.default_file([]) == ""
+
+
+def preview(key: list[str], rows: list[list[str | None]]) -> FilePreview:
+    columns = ["id", "day", "v"]
+    return FilePreview(commit="c", path="p", size=1, kind="table", columns=columns, key=key, rows=rows)
+
+
+def test_view_keys_and_numbers_of_a_preview() -> None:
+    rows: list[list[str | None]] = [["a", "1", "1.5"], ["b", "2", ""], ["c,d", "x", None]]
+    assert view.record_keys(preview(["id"], rows)) == ["a", "b", "c,d"]
+    assert view.record_keys(preview(["id", "day"], rows)) == ['["a", "1"]', '["b", "2"]', '["c,d", "x"]']
+    assert view.record_keys(preview([], rows)) is None
+    assert view.number_columns(preview(["id"], rows)) == [False, False, True]
+    assert view.number_columns(preview(["id"], [])) == [False, False, False]
+
+
+@pytest.mark.parametrize("words", [("a b", "-x", "f"), ("a'b.csv", "", "v"), ("t.csv", "k", "$(id)")])
+def test_view_history_command_is_one_for_a_shell(words: tuple[str, str, str]) -> None:
+    line = shlex.split(view.history_command("data", ValueQuestion(*words), "node-1"))
+    assert line[:5] == ["maoctl", "dataset", "history", "--branch", "node-1"]
+    assert tuple(line[-3:]) == words
+    assert ("--" in line) == any(word.startswith("-") for word in words)
+
+
+def test_view_link_leaves_out_what_is_empty() -> None:
+    assert view.link(ref="a/b", path="", offset=0, key="x&y") == "?ref=a%2Fb&key=x%26y"
