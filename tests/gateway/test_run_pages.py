@@ -72,3 +72,18 @@ async def test_run_pages_while_services_are_away(open_gateway: Open) -> None:
     assert "Nothing is listed" in listed.text
     assert (shown.status_code, elsewhere.status_code) == (503, 503)
     assert all(answer.headers["content-type"].startswith("text/html") for answer in (shown, elsewhere))
+
+
+async def test_run_elsewhere_asks_once_for_its_log(open_gateway: Open) -> None:
+    app = registry({"id": "x", "status": "ok", "text": "said"})
+    asked: list[str] = []
+
+    @app.middleware("http")
+    async def note(request: Any, call_next: Any) -> Any:
+        asked.append(request.url.path)
+        return await call_next(request)
+
+    async with open_gateway({"registry": app}) as client:
+        pages = [await client.get(ADDRESS) for _ in range(3)]
+    assert all("said" in page.text for page in pages)
+    assert asked.count("/federation/logs") == 1

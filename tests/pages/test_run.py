@@ -170,3 +170,25 @@ async def test_run_log_search_without_scripts(node: NativeNode, tool_image: str,
             await page.click("#log >> text=Download")
         path = await (await started.value).path()
         assert path.read_text().splitlines()[-1] == "a <NEEDLE> b"
+
+
+async def test_run_log_stops_while_earlier_lines_are_read(
+    node: NativeNode, tool_image: str, tmp_path: Path
+) -> None:
+    script = f"seq 1 500; {GATE}; seq 501 600; {GATE}; seq 601 5000; echo made > file"
+    make_pipeline(node, tmp_path, "scrolled", tool_image, {"collect": script})
+    run = start(node, "scrolled")
+    async with reading(node.url) as reader:
+        page = await reader.open(f"/ui/runs/{run}")
+        await page.wait_for_selector("#L500")
+        region = page.locator("#log-lines")
+        await region.evaluate("(each) => { each.scrollTop = 0; }")
+        await page.wait_for_selector("#log-follows:has-text('stopped')")
+        open_gate(node, run)
+        await region.evaluate("(each) => { each.scrollTop = each.scrollHeight; }")
+        await page.wait_for_selector("#L600")
+        open_gate(node, run)
+        await page.wait_for_selector("#L5000")
+        await page.wait_for_selector("#log-follows:has-text('ended')")
+        assert await page.locator("#log-list li").count() == 3000
+        assert await page.inner_text("#log-earlier span") == "2000 earlier lines"

@@ -97,13 +97,20 @@ async def test_runs_filters_and_paging_without_scripts(node: NativeNode) -> None
         assert "No run matches" in await page.inner_text("main")
 
 
-async def test_runs_look(node: NativeNode) -> None:
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/ui/runs", "runs"),
+        ("/ui/runs?since=soon", "runs-error"),
+        (path_of_run(1), "run-hostile-error"),
+        (path_of_run(2), "run-missed"),
+    ],
+    ids=["list", "list-error", "failed", "missed"],
+)
+async def test_runs_look(node: NativeNode, path: str, name: str) -> None:
     await write_runs(node)
     async with reading(node.url) as reader:
-        await look_at(reader, "/ui/runs", "runs")
-        await look_at(reader, "/ui/runs?since=soon", "runs-error")
-        await look_at(reader, path_of_run(1), "run-hostile-error")
-        await look_at(reader, path_of_run(2), "run-missed")
+        await look_at(reader, path, name)
 
 
 async def test_runs_empty(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from mao_shared.web.operations import OPERATION_KEY, SENT_KEY, read_operation
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+MAX_RECENT = 64  # answers kept for a short time
 TIMEOUT_SECONDS = 10.0  # of a read; a page must not wait longer for a part of it
 
 
@@ -59,7 +60,10 @@ class AnswerCache:
         at, found = self._recent.get(name, (0.0, None))
         if not at or monotonic() - at > seconds:
             found = await read()
+            self._recent.pop(name, None)
             self._recent[name] = monotonic(), found
+            if len(self._recent) > MAX_RECENT:
+                self._recent.pop(next(iter(self._recent)), None)  # the oldest
         return found  # type: ignore[no-any-return]
 
     def forget_recent(self) -> None:

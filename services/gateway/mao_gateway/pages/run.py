@@ -29,6 +29,8 @@ router = page_router()
 PAST_RUNS = 20  # whose durations tell the usual one
 MAX_FAULTS = 5  # of a verification in a message
 TAIL = 1000  # lines of another node's log
+USUAL_FOR_SECONDS = 60.0
+ASK_AGAIN_SECONDS = 15.0  # after which another node is asked for its log again
 
 
 @router.get("/ui/runs/{run_id}")
@@ -45,11 +47,9 @@ async def show_run(
         return await _show_elsewhere(page, node, run_id, step)
     run = await page.api.get(path_of("runs", run_id), Run)
     query = LogQuery(step, q.strip(), first, follow)
-    past = page.api.listing("/runs", Run, pipeline=run.pipeline, phase="succeeded", limit=PAST_RUNS)
-    log, outputs, earlier = await asyncio.gather(
-        read_log(page.api, run, query), read_outputs(page.api, run), page.api.optional(past)
+    log, outputs, usual = await asyncio.gather(
+        read_log(page.api, run, query), read_outputs(page.api, run), _usual_seconds(page, run.pipeline)
     )
-    others = [other for other in (earlier.items if earlier else []) if other.id != run.id]
     return await page.render(
         "run.html",
         section="Runs",
@@ -61,13 +61,24 @@ async def show_run(
         reproducible=run_view.reproducible(run),
         consequence=run_view.cancel_consequence(run),
         took=run_view.took(run, page.clock.now),
-        usual=run_view.usual_seconds(others),
+        usual=usual,
         progress=run_view.progress(run),
         timeline=make_timeline(run, page.clock.now, page.clock.zone),
         log=log,
         line_text=line_text,
         outputs=outputs,
     )
+
+
+async def _usual_seconds(page: Page, pipeline: str) -> float | None:
+    """Return how long the pipeline's runs usually take; it is read once a minute."""
+
+    async def read() -> float | None:
+        query = {"pipeline": pipeline, "phase": "succeeded", "limit": PAST_RUNS}
+        found = await page.api.optional(page.api.listing("/runs", Run, **query))
+        return run_view.usual_seconds(found.items) if found else None
+
+    return await page.api.cache.recent(f"usual {pipeline}", USUAL_FOR_SECONDS, read)
 
 
 async def _show_elsewhere(page: Page, node: str, run_id: str, step: str) -> HTMLResponse:
@@ -103,10 +114,15 @@ def find_brief(known: list[NodeRuns], node: str, run_id: str) -> tuple[NodeRuns,
 
 
 async def _read_shared_log(page: Page, asked: dict[str, Any]) -> tuple[LogAnswer | None, MaoError | None]:
-    try:
-        return await page.api.get("/federation/logs", LogAnswer, **asked), None
-    except MaoError as error:
-        return None, error
+    """Return the end of another node's log. A page that refreshes itself must not ask that node each time."""
+
+    async def ask() -> tuple[LogAnswer | None, MaoError | None]:
+        try:
+            return await page.api.get("/federation/logs", LogAnswer, **asked), None
+        except MaoError as error:
+            return None, error
+
+    return await page.api.cache.recent(f"log {asked}", ASK_AGAIN_SECONDS, ask)
 
 
 # Actions
