@@ -40,7 +40,7 @@ from .site import Page, PageDep, messages, page_router
 router = page_router()
 
 HERE = "/ui/alarms"
-MAX_OPEN = 100
+MAX_OPEN = 50
 CLOSED_ON_PAGE = 25
 MAX_MESSAGES = 25
 KindQuery = Annotated[str, Query(alias="kind", max_length=63)]
