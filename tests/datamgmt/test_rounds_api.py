@@ -44,6 +44,8 @@ def dataset(api: Api, tmp_path: Path) -> Clone:
 def test_rounds_api_lists_rounds_in_pages(api: Api, dataset: Clone) -> None:
     page = api.get("/datasets/data/rounds", params={"limit": 1}).json()
     assert [item["round"] for item in page["items"]] == ["20260131T130000Z-p-s"]
+    assert page["items"][0]["differing"] == {"n1": 0, "n2": 0, "n3": 6}
+    assert page["items"][0]["abstained"] == {}
     rest = api.get("/datasets/data/rounds", params={"cursor": page["cursor"]}).json()
     assert [(item["round"], item["cells"]) for item in rest["items"]] == [("20260131T120000Z-p-s", 5)]
     assert rest["cursor"] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -14,13 +15,15 @@ from mao_gateway.pages.federation_views import (
     Disagreement,
     core_health,
     count_disagreement,
+    late_ticks,
     member_rows,
     service_rows,
 )
+from mao_gateway.pages.formats import Clock
 from mao_shared import keys
 from mao_shared.keys import newest_first
 from mao_shared.models.audit import AuditEntry
-from mao_shared.models.federation import NodePart, NodeRuns, NodeState
+from mao_shared.models.federation import NodePart, NodeState, TickStrip
 from mao_shared.models.node import ServiceStatus
 from mao_shared.store import Records, open_store
 from tests.support.node import NativeNode, native_node
@@ -48,10 +51,7 @@ def test_member_rows_put_this_node_first_and_tell_what_is_odd() -> None:
     rows = member_rows(
         [part("a"), part("b", version="0.9", trusted=True), part("c", present=False, last_seen=NOW)],
         [state("a", seat="voter", healthy=True, answers=True), state("d", state="invited", present=False)],
-        [
-            NodeRuns(node="b", pipeline="crawl", present=True, late="no run for 3 h"),
-            NodeRuns(node="b", pipeline="other", present=True),
-        ],
+        {"b": ["crawl: no news"]},
         {"b": Disagreement(10, 3, 1)},
         "b",
     )
@@ -63,10 +63,31 @@ def test_member_rows_put_this_node_first_and_tell_what_is_odd() -> None:
     ]
     by_name = {row.name: row for row in rows}
     assert (by_name["a"].other_version, by_name["b"].other_version) == (True, False)
-    assert by_name["b"].late == ["crawl: no run for 3 h"]
+    assert by_name["b"].late == ["crawl: no news"]
     assert by_name["b"].disagreement == Disagreement(10, 3, 1)
     assert (by_name["a"].seat, by_name["b"].seat) == ("voter", "")
     assert by_name["b"].trusted
+
+
+def test_late_ticks_are_those_without_news() -> None:
+    def strip(node: str, pipeline: str, minutes: int | None, **more: Any) -> TickStrip:
+        due = None if minutes is None else NOW - timedelta(minutes=minutes)
+        return TickStrip(node=node, pipeline=pipeline, next_tick=due, updated_at=NOW, **more)
+
+    strips = [
+        strip("b", "late-2", 60),
+        strip("b", "late-1", 6),
+        strip("b", "due", 4),
+        strip("b", "paused", 600, paused=True),
+        strip("c", "by-hand", None),
+        strip("d", "ahead", -60),
+    ]
+    assert late_ticks(strips, Clock(NOW, ZoneInfo("UTC"))) == {
+        "b": [
+            "late-1: no news of the tick of Sat 31 Jan 2026, 11:54:00 UTC",
+            "late-2: no news of the tick of Sat 31 Jan 2026, 11:00:00 UTC",
+        ]
+    }
 
 
 def test_count_disagreement_counts_rounds() -> None:

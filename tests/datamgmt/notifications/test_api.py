@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mao_datamgmt.notifications.channels import channel_state
 from mao_datamgmt.notifications.notifier import MAX_RULES
-from mao_shared.models.notification import Message, message_id
+from mao_shared.models.notification import Channel, Message, message_id
 from mao_shared.store.memory import MemoryStore
 from tests.datamgmt.conftest import Api, api_on
 from tests.support.receivers import http_server
@@ -151,3 +152,49 @@ def test_messages_are_listed_by_channel_and_alarm(api: Api) -> None:
     assert listed() == ["a1~mail~raised", "a1~phone~raised", "a2~mail~raised"]
     assert listed(channel="mail") == ["a1~mail~raised", "a2~mail~raised"]
     assert listed(about="a1", channel="phone") == ["a1~phone~raised"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_messages_that_wait_are_listed_page_by_page(api: Api, limit: int) -> None:
+    records = api.app.state.manager.notifications.channels.messages
+    now = datetime.now(UTC)  # they are not due yet, so the running sender leaves them alone
+    outcomes: list[dict[str, Any]] = [{}, {"delivered_at": NOW}, {"given_up": True}]
+    for number in range(7):
+        one = Message(
+            id=message_id(f"a{number}", "gone", "raised"),
+            channel="gone",
+            event="raised",
+            about=f"a{number}",
+            created_at=now,
+            not_before=now + timedelta(minutes=30),
+            **outcomes[number % 3],
+        )
+        api.run(records.create(one.id, one))
+    found: list[str] = []
+    more: dict[str, str] = {}
+    while True:
+        page = api.get("/messages", params={"waiting": "true", "limit": limit, **more}).json()
+        found += [message["about"] for message in page["items"]]
+        assert len(page["items"]) <= limit
+        if page["cursor"] is None:
+            break
+        more = {"cursor": page["cursor"]}
+    assert found == ["a0", "a3", "a6"]
+
+
+def test_channel_state_tells_the_last_delivery_and_the_next_try() -> None:
+    channel = Channel(name="mail", service="mailto", sealed="", created_at=NOW)
+
+    def message(number: int, **fields: Any) -> Message:
+        about = f"a{number}"
+        given = {"channel": "mail", "event": "raised", "about": about, "created_at": NOW}
+        return Message(id=message_id(about, "mail", "raised"), **given | fields)
+
+    soon = NOW + timedelta(minutes=8)
+    sent = [message(1, delivered_at=NOW), message(2, delivered_at=soon)]
+    waiting = message(3, tries=3, not_before=soon, last_error="HTTP 503", created_at=soon)
+    later = message(4, created_at=soon + timedelta(minutes=1))
+    found = channel_state(channel, [later, *sent, waiting])
+    assert (found.waiting, found.delivered_at, found.tries, found.next_try_at) == (2, soon, 3, soon)
+    idle = channel_state(channel, [])
+    assert (idle.delivered_at, idle.tries, idle.next_try_at) == (None, 0, None)

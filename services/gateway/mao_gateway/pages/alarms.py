@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import Query, Request
 from fastapi.responses import HTMLResponse
@@ -39,7 +40,7 @@ from .site import Page, PageDep, messages, page_router
 router = page_router()
 
 HERE = "/ui/alarms"
-MAX_OPEN = 100
+MAX_OPEN = 50
 CLOSED_ON_PAGE = 25
 MAX_MESSAGES = 25
 KindQuery = Annotated[str, Query(alias="kind", max_length=63)]
@@ -115,6 +116,8 @@ async def acknowledge(page: PageDep, request: Request, alarm_id: str) -> Redirec
     fields = await read_form(request)
     kind, name = request.scope.get(ACTOR_KEY) or ("", "")
     by = fields.get("by") or (name if kind == "token" else "")
+    shown = urlencode([(name, fields[name]) for name in ("kind", "of") if name in fields])
+    here = f"{HERE}?{shown}" if shown else HERE  # with the filter that was set
     call = page.api.send(
         "POST",
         path_of("alarms", alarm_id, "acknowledge"),
@@ -124,8 +127,8 @@ async def acknowledge(page: PageDep, request: Request, alarm_id: str) -> Redirec
         messages,
         call,
         done=f"Acknowledged: {alarm_id}",
-        then=HERE,
-        otherwise=HERE,
+        then=here,
+        otherwise=here,
         form=f"ack {alarm_id}",
         fields=fields,
     )

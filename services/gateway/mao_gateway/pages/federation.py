@@ -13,10 +13,10 @@ from starlette.responses import RedirectResponse
 from mao_shared.errors import NotFound
 from mao_shared.models.enrolment import Trust
 from mao_shared.models.evidence import RoundPage, RoundSummary
-from mao_shared.models.federation import FederationState, NodePart, NodeRuns, NodeState
+from mao_shared.models.federation import FederationState, NodePart, NodeState, TickStrip
 from mao_shared.models.node import EngineInfo, NodeStatus, Storage
 
-from .federation_views import core_health, count_disagreement, member_rows, service_rows
+from .federation_views import core_health, count_disagreement, late_ticks, member_rows, service_rows
 from .forms import carry_out, read_form
 from .node_api import path_of
 from .site import Page, PageDep, messages, page_router
@@ -41,10 +41,10 @@ class Others:
 @router.get(HERE)
 async def show_federation(page: PageDep) -> HTMLResponse:
     api = page.api
-    status, nodes, runs, trusted = await asyncio.gather(
+    status, nodes, strips, trusted = await asyncio.gather(
         page.status(),
         api.optional(api.listing("/federation/nodes", NodePart)),
-        api.optional(api.listing("/federation/runs", NodeRuns)),
+        api.optional(api.tagged_listing("/federation/ticks", TickStrip)),
         api.optional(api.listing("/trusted", Trust)),
     )
     parts = nodes.items if nodes else []
@@ -55,15 +55,19 @@ async def show_federation(page: PageDep) -> HTMLResponse:
         api.optional(api.get("/engine", EngineInfo)),
         api.optional(api.get("/storage", Storage)),
     )
-    rows = member_rows(
-        parts, others.members, runs.items if runs else [], count_disagreement(rounds), page.node
-    )
+    late = late_ticks(strips.items if strips else [], page.clock)
+    rows = member_rows(parts, others.members, late, count_disagreement(rounds), page.node)
     known = {row.name for row in rows}
     return await page.render(
         "federation.html",
         section="Federation",
         title="Federation",
         state=others.state,
+        warnings=[
+            warning
+            for warning in (others.state.warnings if others.state else ())
+            if not any(condition.detail in warning for condition in status.conditions)  # shown already
+        ],
         link=status.federation,
         rows=rows[:MAX_MEMBERS],
         more_rows=len(rows) - MAX_MEMBERS,

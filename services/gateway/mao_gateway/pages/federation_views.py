@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mao_shared.models.evidence import RoundSummary
-from mao_shared.models.federation import NodePart, NodeRuns, NodeState
+from mao_shared.models.federation import NodePart, NodeState, TickStrip
 from mao_shared.models.node import ServiceStatus
 
-from .formats import plural
+from .formats import Clock, plural
+from .today import NOT_HEARD_AFTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +63,29 @@ def count_disagreement(rounds: Iterable[RoundSummary]) -> dict[str, Disagreement
     return found
 
 
+def late_ticks(strips: Iterable[TickStrip], clock: Clock) -> dict[str, list[str]]:
+    """Return by node which pipelines have had no news of a tick that is over, in words."""
+    found: dict[str, list[str]] = {}
+    for strip in sorted(strips, key=lambda strip: (strip.node, strip.pipeline)):
+        if strip.paused or strip.next_tick is None or clock.now - strip.next_tick <= NOT_HEARD_AFTER:
+            continue
+        words = f"{strip.pipeline}: no news of the tick of {clock.full(strip.next_tick)}"
+        found.setdefault(strip.node, []).append(words)
+    return found
+
+
 def member_rows(
     parts: Sequence[NodePart],
     members: Sequence[NodeState],
-    runs: Sequence[NodeRuns],
+    late: Mapping[str, Sequence[str]],
     disagreement: Mapping[str, Disagreement],
     node: str,
 ) -> list[MemberRow]:
-    """Return a row for each node, this one first, then by name."""
+    """Return a row for each node, this one first, then by name. `late`: as `late_ticks` returns."""
     states = {member.node: member for member in members}
     known = {part.name: part for part in parts}
     own = known.get(node)
     version = own.version if own is not None else None
-    late: dict[str, list[str]] = {}
-    for found in runs:
-        if found.late:
-            late.setdefault(found.node, []).append(f"{found.pipeline}: {found.late}")
     names = sorted({*known, *states}, key=lambda name: (name != node, name))
     return [
         _row(name, known.get(name), states.get(name), version, late, disagreement, node) for name in names

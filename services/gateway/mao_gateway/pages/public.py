@@ -100,7 +100,7 @@ def status_strip(collection: Collection) -> Markup:
         return f"{plural(last - first + 1, 'tick')} succeeded"
 
     label = f"last {plural(len(shown), 'tick')} of {collection.pipeline}: {marks.counted(shown)}"
-    return marks.strip(shown, label, describe, describe_good)
+    return marks.strip(shown, label, describe, describe_good, places=SHOWN_TICKS)
 
 
 def badge(dataset: str, status: PublicStatus | None) -> str:
