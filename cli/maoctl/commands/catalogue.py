@@ -157,7 +157,7 @@ def _find(session: CliSession, kind: Kind, name: str, content: CatalogueContent)
     raise CommandError(
         ExitCode.NOT_FOUND,
         f"The catalogue has no federation {name!r}.",
-        "maoctl catalogue list --kind federations",
+        "List them: maoctl catalogue list --kind federations",
     )
 
 
