@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mao_gateway.pages.catalogue import MAX_LISTED, describe_needs, install_body, install_line
-from mao_gateway.pages.first_run import welcome_address
+from mao_gateway.pages.first_run.catalogue import MAX_LISTED, describe_needs, install_body, install_line
+from mao_gateway.pages.first_run.steps import welcome_address
 from mao_shared.models.catalogue import CatalogueEntry
 
 

@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from mao_gateway.app import make_app
 from mao_gateway.auth import PUBLIC_PARTS, new_token
-from mao_gateway.pages.public import Collection, PublicStatus, badge, status_strip
+from mao_gateway.pages.federation.public import Collection, PublicStatus, badge, status_strip
 from mao_gateway.settings import GatewaySettings
 from mao_shared.models.evidence import RoundSummary
 from mao_shared.store.memory import MemoryStore

@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mao_gateway.pages.agreement import rank_rows
-from mao_gateway.pages.agreement_cell import cell_row, number_of, typed_key, view_cell
-from mao_gateway.pages.agreement_grid import make_grid, open_words
+from mao_gateway.pages.agreement.cell import cell_row, number_of, typed_key, view_cell
+from mao_gateway.pages.agreement.grid import make_grid, open_words
+from mao_gateway.pages.agreement.rounds import rank_rows
 from mao_gateway.pages.formats import Clock
 from mao_shared import keys
 from mao_shared.models import GROUND_TRUTH, Round

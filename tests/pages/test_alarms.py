@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-from mao_gateway.pages.alarm_views import channel_row, closed_row, open_row, read_rule, rule_row
+from mao_gateway.pages.alarms.views import channel_row, closed_row, open_row, read_rule, rule_row
 from mao_gateway.pages.formats import Clock, node_zone
 from mao_shared import keys
 from mao_shared.errors import InvalidInput

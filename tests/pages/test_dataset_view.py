@@ -10,9 +10,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mao_gateway.pages import dataset_view as view
-from mao_gateway.pages import datasets
-from mao_gateway.pages.dataset_view import BranchHistory, ValueQuestion
+from mao_gateway.pages.datasets import dataset, view
+from mao_gateway.pages.datasets.view import BranchHistory, ValueQuestion
 from mao_gateway.pages.formats import Clock
 from mao_shared.models import Alarm, ControlMetric, Series
 from mao_shared.models.alarm import Point
@@ -163,8 +162,8 @@ class SlowApi:
 
 
 async def test_page_does_not_wait_for_a_history_of_large_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "HISTORY_SECONDS", 0.01)
+    monkeypatch.setattr(dataset, "HISTORY_SECONDS", 0.01)
     asked = ValueQuestion("t.csv", "x", "v")
-    found = await datasets._histories(SlowApi(), "/datasets/d", asked, ["a", "b"])  # type: ignore[arg-type]
+    found = await dataset._histories(SlowApi(), "/datasets/d", asked, ["a", "b"])  # type: ignore[arg-type]
     assert [(history.branch, history.versions) for history in found] == [("a", ()), ("b", ())]
     assert all(history.error is not None and history.error.next for history in found)

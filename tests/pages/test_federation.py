@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mao_gateway.pages.audit_log import outcome
-from mao_gateway.pages.federation_views import (
+from mao_gateway.pages.federation.audit_log import outcome
+from mao_gateway.pages.federation.views import (
     CoreHealth,
     Disagreement,
     core_health,

@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
-from mao_gateway.pages import pipeline_view as view
 from mao_gateway.pages.formats import Clock
-from mao_gateway.pages.pipelines import is_shown, last_runs, matches, pipeline_rows
-from mao_gateway.pages.run_bars import FEW_RUNS, MAX_RUNS, draw_history, grid_top, make_history
-from mao_gateway.pages.schedule_view import (
+from mao_gateway.pages.pipelines import view
+from mao_gateway.pages.pipelines.listing import is_shown, last_runs, matches, pipeline_rows
+from mao_gateway.pages.pipelines.run_bars import FEW_RUNS, MAX_RUNS, draw_history, grid_top, make_history
+from mao_gateway.pages.pipelines.schedules import (
     changed_schedule,
     coming_ticks,
     parse_moment,

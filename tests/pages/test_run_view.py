@@ -10,13 +10,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mao_gateway.pages import marks, run_view, site
+from mao_gateway.pages import marks, site
 from mao_gateway.pages.formats import Clock
-from mao_gateway.pages.run import find_brief, verification_message
-from mao_gateway.pages.run_log import LogPart, LogQuery, line_text, log_options
-from mao_gateway.pages.run_outputs import describe_difference, evidence_facts, listed_files, written_files
-from mao_gateway.pages.runs import RunsFilter, read_time
-from mao_gateway.pages.timeline import make_timeline
+from mao_gateway.pages.runs import view
+from mao_gateway.pages.runs.listing import RunsFilter, read_time
+from mao_gateway.pages.runs.log import LogPart, LogQuery, line_text, log_options
+from mao_gateway.pages.runs.outputs import describe_difference, evidence_facts, listed_files, written_files
+from mao_gateway.pages.runs.run import find_brief, verification_message
+from mao_gateway.pages.runs.timeline import make_timeline
 from mao_shared.errors import InvalidInput
 from mao_shared.models import DatasetRef, Failure, ResolvedImage, ResolvedStep, Retry, Run, StepRun
 from mao_shared.models.dataset import DatasetDiff, FileDifference, LinesDifference, RowsDifference
@@ -150,14 +151,14 @@ def test_timeline_stays_in_its_box(seconds: float) -> None:
     ],
 )
 def test_run_notes(found: Run, title: str, said: str) -> None:
-    [note] = run_view.run_notes(found, ZURICH)
+    [note] = view.run_notes(found, ZURICH)
     assert (note.title, note.text) == (title, said)
 
 
 def test_run_notes_begin_with_the_error() -> None:
     error = Failure(code="tool-failed", detail="It exited.\nlast\nwords", next="See its log", fault="tool")
     failed = run(step(phase=StepPhase.FAILED, error=error), phase=RunPhase.FAILED, error=error)
-    note = run_view.run_notes(failed, ZURICH)[0]
+    note = view.run_notes(failed, ZURICH)[0]
     assert (note.title, note.lines, note.next) == (
         "Step crawler failed",
         ["It exited.", "last", "words"],
@@ -174,7 +175,7 @@ def test_run_actions_say_why_not() -> None:
     ended = run(done.model_copy(update={"times": times(running=0)}), phase=RunPhase.SUCCEEDED)
     reproduction = ended.model_copy(update={"reproduces": Original(run="r", step="s", snapshot="a")})
     possible = {
-        name: [key for key, each in run_view.run_actions(found).items() if not each.why_not]
+        name: [key for key, each in view.run_actions(found).items() if not each.why_not]
         for name, found in {"going": going, "ended": ended, "copy": reproduction}.items()
     }
     assert possible == {
@@ -182,7 +183,7 @@ def test_run_actions_say_why_not() -> None:
         "ended": ["retry", "reproduce", "verify", "export"],
         "copy": ["verify", "export"],
     }
-    missed = run_view.run_actions(run(phase=RunPhase.MISSED))
+    missed = view.run_actions(run(phase=RunPhase.MISSED))
     assert [missed["retry"].why_not, missed["export"].why_not] == ["", "no step was started"]
 
 
@@ -195,7 +196,7 @@ def test_run_actions_say_why_not() -> None:
     ],
 )
 def test_cancel_consequence(phase: StepPhase, said: str) -> None:
-    assert said in run_view.cancel_consequence(run(step(phase=phase)))
+    assert said in view.cancel_consequence(run(step(phase=phase)))
 
 
 @pytest.mark.parametrize(
@@ -303,5 +304,5 @@ def test_find_brief_of_another_node() -> None:
 
 def test_usual_seconds_needs_some_runs() -> None:
     ended = [run(started_at=NOW, finished_at=NOW + timedelta(seconds=n)) for n in (1, 5, 9)]
-    assert run_view.usual_seconds(ended) == 5
-    assert run_view.usual_seconds(ended[:2]) is None
+    assert view.usual_seconds(ended) == 5
+    assert view.usual_seconds(ended[:2]) is None

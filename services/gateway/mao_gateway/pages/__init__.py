@@ -12,4 +12,7 @@ without scripts.
 `formats`   times, sizes, numbers, ids as HTML
 `marks`     states as icon, word and colour; strips of ticks
 `plots`     plots as SVG
+
+`today` is the first page; a folder holds the pages of one noun: `runs`, `pipelines`, `datasets`, `agreement`,
+`federation`, `alarms`, `first_run`. `routers` lists them all.
 """

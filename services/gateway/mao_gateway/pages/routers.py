@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from . import (
-    agreement,
-    alarms,
-    audit_log,
-    catalogue,
-    datasets,
-    federation,
-    first_run,
-    pipeline,
-    pipeline_actions,
-    pipelines,
-    public,
-    run,
-    runs,
-    today,
-)
+from . import today
+from .agreement import rounds
+from .alarms import alarms
+from .datasets import dataset
+from .federation import audit_log, members, public
+from .first_run import catalogue, steps
+from .pipelines import actions, pipeline
+from .pipelines import listing as pipelines_listing
+from .runs import listing, run
 from .site import missing_router, static_router
 
 PAGE_ROUTERS = [
     static_router,
     today.router,
-    first_run.router,
+    steps.router,
     catalogue.router,
-    datasets.router,
-    runs.router,
+    dataset.router,
+    listing.router,
     run.router,
-    pipelines.router,
+    pipelines_listing.router,
     pipeline.router,
-    pipeline_actions.router,
-    agreement.router,
+    actions.router,
+    rounds.router,
     alarms.router,
-    federation.router,
+    members.router,
     audit_log.router,
     public.router,
     missing_router,  # last

@@ -23,7 +23,8 @@ from mao_shared.models.alarm import Point
 from mao_shared.models.dataset import DatasetStatus
 from mao_shared.models.round import LiveRound, LiveRounds
 
-from . import first_run, formats, marks
+from . import formats, marks
+from .first_run import steps
 from .node_api import NodeApi, path_of
 from .plots import PlotPoint, sparkline
 from .site import Page, PageDep, page_router
@@ -217,7 +218,7 @@ async def today(
     )
     enrolled = [state.name for state in (states or {}).values() if state.enrolled]
     if own is not None and states is not None and not rows and not enrolled:
-        return await first_run.greet(page)
+        return await steps.greet(page)
     wanted = [
         row
         for row in rows

@@ -11,6 +11,9 @@ from fastapi import Query
 from fastapi.responses import HTMLResponse
 from starlette.responses import RedirectResponse
 
+from mao_gateway.pages.forms import carry_out
+from mao_gateway.pages.node_api import path_of
+from mao_gateway.pages.site import Page, PageDep, messages, page_router
 from mao_shared.errors import MaoError
 from mao_shared.models.alarm import Spikes
 from mao_shared.models.dataset import DatasetStatus
@@ -26,11 +29,8 @@ from mao_shared.models.evidence import (
 )
 from mao_shared.models.round import LiveRound, LiveRounds
 
-from .agreement_cell import cell_row, view_cell
-from .agreement_grid import LEGEND, MARKS, Grid, make_grid, open_words
-from .forms import carry_out
-from .node_api import path_of
-from .site import Page, PageDep, messages, page_router
+from .cell import cell_row, view_cell
+from .grid import LEGEND, MARKS, Grid, make_grid, open_words
 
 router = page_router()
 

@@ -9,10 +9,9 @@ from datetime import datetime
 from statistics import median
 from typing import get_args
 
+from mao_gateway.pages.formats import Clock, number, plural, span
 from mao_shared.models import Run, StepRun, Trigger
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
-
-from .formats import Clock, number, plural, span
 
 DONE = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
 TRIGGERS: tuple[str, ...] = get_args(Trigger)

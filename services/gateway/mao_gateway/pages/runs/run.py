@@ -10,19 +10,19 @@ from fastapi import Query, Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
+from mao_gateway.pages.formats import plural, size
+from mao_gateway.pages.forms import Message, back_to, carry_out, read_form
+from mao_gateway.pages.node_api import path_of
+from mao_gateway.pages.site import Page, PageDep, messages, page_router
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Run
 from mao_shared.models.federation import LogAnswer, NodeRuns, RunBrief
 from mao_shared.models.run import Verification
 from mao_shared.text import harmless
 
-from . import run_view
-from .formats import plural, size
-from .forms import Message, back_to, carry_out, read_form
-from .node_api import path_of
-from .run_log import LogQuery, line_text, read_log
-from .run_outputs import read_outputs
-from .site import Page, PageDep, messages, page_router
+from . import view
+from .log import LogQuery, line_text, read_log
+from .outputs import read_outputs
 from .timeline import make_timeline
 
 router = page_router()
@@ -53,16 +53,16 @@ async def show_run(
     return await page.render(
         "run.html",
         section="Runs",
-        title=f"Run {run_view.short_name(run.id)} of {run.pipeline}",
+        title=f"Run {view.short_name(run.id)} of {run.pipeline}",
         run=run,
-        name=run_view.short_name(run.id),
-        notes=run_view.run_notes(run, page.clock),
-        actions=run_view.run_actions(run),
-        reproducible=run_view.reproducible(run),
-        consequence=run_view.cancel_consequence(run),
-        took=run_view.took(run, page.clock.now),
+        name=view.short_name(run.id),
+        notes=view.run_notes(run, page.clock),
+        actions=view.run_actions(run),
+        reproducible=view.reproducible(run),
+        consequence=view.cancel_consequence(run),
+        took=view.took(run, page.clock.now),
         usual=usual,
-        progress=run_view.progress(run),
+        progress=view.progress(run),
         timeline=make_timeline(run, page.clock.now, page.clock.zone),
         log=log,
         line_text=line_text,
@@ -76,7 +76,7 @@ async def _usual_seconds(page: Page, pipeline: str) -> float | None:
     async def read() -> float | None:
         query = {"pipeline": pipeline, "phase": "succeeded", "limit": PAST_RUNS}
         found = await page.api.optional(page.api.listing("/runs", Run, **query))
-        return run_view.usual_seconds(found.items) if found else None
+        return view.usual_seconds(found.items) if found else None
 
     return await page.api.cache.recent(f"usual {pipeline}", USUAL_FOR_SECONDS, read)
 
@@ -97,10 +97,10 @@ async def _show_elsewhere(page: Page, node: str, run_id: str, step: str) -> HTML
     return await page.render(
         "run_elsewhere.html",
         section="Runs",
-        title=f"Run {run_view.short_name(run_id)} of {found[0].pipeline} on {node}",
+        title=f"Run {view.short_name(run_id)} of {found[0].pipeline} on {node}",
         of=found[0],
         run=found[1],
-        name=run_view.short_name(run_id),
+        name=view.short_name(run_id),
         answer=answer,
         lines=harmless(answer.text).splitlines() if answer else [],
         log_problem=problem,

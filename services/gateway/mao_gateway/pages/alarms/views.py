@@ -14,13 +14,12 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mao_gateway.pages.formats import Clock, plural, span
+from mao_gateway.pages.node_api import path_of
 from mao_shared.errors import InvalidInput
 from mao_shared.models import Alarm
 from mao_shared.models.notification import ChannelState, HeartbeatState, Message, QuietHours, Rule
 from mao_shared.text import harmless_line
-
-from .formats import Clock, plural, span
-from .node_api import path_of
 
 KINDS: dict[str, tuple[str, str]] = {
     "run-failed": ("failed", "bad"),

@@ -13,6 +13,9 @@ from fastapi import Query
 from fastapi.responses import HTMLResponse
 from starlette.responses import RedirectResponse
 
+from mao_gateway.pages.forms import Message, back_to, carry_out, read_form
+from mao_gateway.pages.node_api import NodeApi, path_of
+from mao_gateway.pages.site import Page, PageDep, messages, page_router
 from mao_shared.errors import InvalidInput, MaoError, NotFound
 from mao_shared.models import Dataset, Enrolment, NextTimes, Run, Tool, is_name
 from mao_shared.models.catalogue import CatalogueEntry, CatalogueSource
@@ -21,9 +24,6 @@ from mao_shared.models.dataset import BareRepository
 from mao_shared.models.tool import CheckReport
 
 from .catalogue import describe_needs
-from .forms import Message, back_to, carry_out, read_form
-from .node_api import NodeApi, path_of
-from .site import Page, PageDep, messages, page_router
 
 router = page_router()
 WELCOME = "/ui/welcome"

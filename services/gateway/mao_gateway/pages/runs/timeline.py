@@ -10,10 +10,9 @@ from zoneinfo import ZoneInfo
 
 from markupsafe import Markup
 
+from mao_gateway.pages.formats import span
 from mao_shared.models import Run, StepRun
 from mao_shared.states import STEP_ENDED, StepPhase
-
-from .formats import span
 
 KINDS: dict[StepPhase, str] = {
     StepPhase.PENDING: "wait",

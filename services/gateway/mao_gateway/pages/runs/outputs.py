@@ -10,14 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mao_gateway.pages.formats import number, plural, size, span
+from mao_gateway.pages.node_api import NodeApi, path_of
 from mao_shared.commit_messages import read_step_record
 from mao_shared.logs import mask_command, mask_env
 from mao_shared.models import OutputFile, Run, StepRun
 from mao_shared.models.dataset import CommitInfo, DatasetDiff, FileDifference, FileInfo
 from mao_shared.states import StepPhase
-
-from .formats import number, plural, size, span
-from .node_api import NodeApi, path_of
 
 MAX_FILES = 50  # shown of a step
 MAX_STEPS = 20  # whose outputs are read

@@ -9,6 +9,9 @@ from datetime import datetime
 
 from fastapi.responses import HTMLResponse
 
+from mao_gateway.pages.formats import Clock, node_zone
+from mao_gateway.pages.node_api import NodeApi, path_of
+from mao_gateway.pages.site import Page, PageDep, page_router
 from mao_shared.errors import MaoError
 from mao_shared.models import (
     BackfillResult,
@@ -26,12 +29,10 @@ from mao_shared.models import (
 from mao_shared.states import RUN_ENDED
 from mao_shared.web.dependencies import TITLE
 
-from . import pipeline_view as view
-from .formats import Clock, node_zone
-from .node_api import NodeApi, path_of
-from .pipelines import soonest_first
+from . import view
+from .listing import soonest_first
 from .run_bars import MAX_RUNS, History, draw_history, make_history
-from .schedule_view import (
+from .schedules import (
     MAX_TICKS_SHOWN,
     BackfillForm,
     FormError,
@@ -45,7 +46,6 @@ from .schedule_view import (
     time_in,
     zone_named,
 )
-from .site import Page, PageDep, page_router
 
 router = page_router()
 MAX_JOBS = 1000

@@ -12,6 +12,8 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup, escape
 
+from mao_gateway.pages.formats import Clock, number, plural
+from mao_gateway.pages.plots import PlotPoint, plot
 from mao_shared.commit_messages import read_step_record
 from mao_shared.errors import MaoError
 from mao_shared.models import GROUND_TRUTH, Alarm, ControlMetric, Enrolment, Series
@@ -26,9 +28,6 @@ from mao_shared.models.dataset import (
     ValueVersion,
 )
 from mao_shared.text import harmless
-
-from .formats import Clock, number, plural
-from .plots import PlotPoint, plot
 
 METRIC_POINTS = 60  # newest points of a control metric that are drawn
 MAX_LINKED_COLUMNS = 12  # of a preview whose values link to their history

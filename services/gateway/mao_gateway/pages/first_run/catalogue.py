@@ -12,11 +12,10 @@ from fastapi import Query
 from fastapi.responses import HTMLResponse
 from starlette.responses import RedirectResponse
 
+from mao_gateway.pages.forms import carry_out, read_form
+from mao_gateway.pages.node_api import path_of
+from mao_gateway.pages.site import PageDep, messages, page_router
 from mao_shared.models.catalogue import CatalogueEntry, CatalogueSource, InstallItem
-
-from .forms import carry_out, read_form
-from .node_api import path_of
-from .site import PageDep, messages, page_router
 
 router = page_router()
 CATALOGUE = "/ui/catalogue"

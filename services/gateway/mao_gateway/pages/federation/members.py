@@ -10,16 +10,16 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import RedirectResponse
 
+from mao_gateway.pages.forms import carry_out, read_form
+from mao_gateway.pages.node_api import path_of
+from mao_gateway.pages.site import Page, PageDep, messages, page_router
 from mao_shared.errors import NotFound
 from mao_shared.models.enrolment import Trust
 from mao_shared.models.evidence import RoundPage, RoundSummary
 from mao_shared.models.federation import FederationState, NodePart, NodeState, TickStrip
 from mao_shared.models.node import EngineInfo, NodeStatus, Storage
 
-from .federation_views import core_health, count_disagreement, late_ticks, member_rows, service_rows
-from .forms import carry_out, read_form
-from .node_api import path_of
-from .site import Page, PageDep, messages, page_router
+from .views import core_health, count_disagreement, late_ticks, member_rows, service_rows
 
 router = page_router()
 

@@ -17,25 +17,16 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import RedirectResponse, Response
 
 from mao_gateway.audit_calls import ACTOR_KEY
+from mao_gateway.pages.forms import Message as FormMessage
+from mao_gateway.pages.forms import back_to, carry_out, read_form
+from mao_gateway.pages.node_api import path_of
+from mao_gateway.pages.site import Page, PageDep, messages, page_router
 from mao_shared.errors import InvalidInput, MaoError, NotFound
 from mao_shared.models import Alarm, Listing
 from mao_shared.models.alarm import WebhookState
 from mao_shared.models.notification import ChannelState, HeartbeatState, Message, Rule, SendResult
 
-from .alarm_views import (
-    KINDS,
-    channel_row,
-    closed_row,
-    heartbeat_row,
-    open_row,
-    read_rule,
-    rule_row,
-    waiting_row,
-)
-from .forms import Message as FormMessage
-from .forms import back_to, carry_out, read_form
-from .node_api import path_of
-from .site import Page, PageDep, messages, page_router
+from .views import KINDS, channel_row, closed_row, heartbeat_row, open_row, read_rule, rule_row, waiting_row
 
 router = page_router()
 

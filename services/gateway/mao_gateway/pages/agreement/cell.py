@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from mao_gateway.pages.formats import plural
+from mao_gateway.pages.plots import ticks
 from mao_shared.models.evidence import ContestedCell, Evidence, Explanation, FieldEvidence
 from mao_shared.text import harmless_line
-
-from .formats import plural
-from .plots import ticks
 
 MAX_TEXT = 200  # characters of a value in a table
 _NUMBERS = ("integer", "number")

@@ -21,16 +21,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mao_gateway.components import Gateway, GatewayDep
+from mao_gateway.pages import marks
+from mao_gateway.pages.formats import Clock, node_zone, plural
+from mao_gateway.pages.node_api import NodeApi, path_of
+from mao_gateway.pages.site import POLICY, answers_of, environment, static_text
 from mao_shared.errors import MaoError
 from mao_shared.models import Enrolment
 from mao_shared.models.dataset import CommitInfo
 from mao_shared.models.evidence import RoundPage, RoundSummary
 from mao_shared.models.federation import TickStrip
-
-from . import marks
-from .formats import Clock, node_zone, plural
-from .node_api import NodeApi, path_of
-from .site import POLICY, answers_of, environment, static_text
 
 router = APIRouter(include_in_schema=False)
 

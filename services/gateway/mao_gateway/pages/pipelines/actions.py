@@ -9,15 +9,15 @@ from urllib.parse import urlencode
 from fastapi import Request
 from starlette.responses import RedirectResponse
 
+from mao_gateway.pages.formats import plural
+from mao_gateway.pages.forms import Message, back_to, carry_out, read_form
+from mao_gateway.pages.node_api import path_of
+from mao_gateway.pages.site import Page, PageDep, messages, page_router
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.models import BackfillResult, Job, Schedule
 
-from .formats import plural
-from .forms import Message, back_to, carry_out, read_form
-from .node_api import path_of
-from .pipeline_view import agreed_words
-from .schedule_view import changed_schedule
-from .site import Page, PageDep, messages, page_router
+from .schedules import changed_schedule
+from .view import agreed_words
 
 router = page_router()
 

@@ -16,11 +16,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from markupsafe import Markup
 
+from mao_gateway.pages.formats import Clock, ago
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.models import BackfillResult, Job, ScheduleSpec, format_time
 from mao_shared.models.common import FIRST_YEAR, LAST_YEAR
-
-from .formats import Clock, ago
 
 MAX_AGO = 100 * 366 * 86400  # seconds
 MAX_TICKS_SHOWN = 50  # of a backfill that is not begun yet

@@ -9,11 +9,10 @@ from datetime import datetime
 
 from markupsafe import Markup
 
+from mao_gateway.pages.formats import Clock, span
+from mao_gateway.pages.node_api import path_of
 from mao_shared.models import Run
 from mao_shared.states import RunPhase
-
-from .formats import Clock, span
-from .node_api import path_of
 
 MAX_RUNS = 60
 FEW_RUNS = 12

@@ -9,14 +9,13 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup, escape
 
+from mao_gateway.pages.formats import plural, size
+from mao_gateway.pages.node_api import NodeApi, path_of
 from mao_shared.errors import MaoError
 from mao_shared.models import Run, StepRun
 from mao_shared.models.log import LogLine, LogLines
 from mao_shared.states import RUN_ENDED, StepPhase
 from mao_shared.text import harmless_line
-
-from .formats import plural, size
-from .node_api import NodeApi, path_of
 
 LINES = 300  # shown at once
 BEFORE_MATCH = 20  # lines shown before one that was found

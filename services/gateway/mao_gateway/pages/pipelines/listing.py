@@ -11,11 +11,10 @@ from typing import Annotated, Literal
 from fastapi import Query
 from fastapi.responses import HTMLResponse
 
+from mao_gateway.pages.node_api import path_of
+from mao_gateway.pages.site import Page, PageDep, page_router
 from mao_shared.models import Job, Listing, PipelineState, Run
 from mao_shared.models.run import time_in_id
-
-from .node_api import path_of
-from .site import Page, PageDep, page_router
 
 router = page_router()
 Show = Literal["all", "enrolled", "other", "pending", "paused"]

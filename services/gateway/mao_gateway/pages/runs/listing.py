@@ -12,14 +12,14 @@ from typing import Annotated, Any
 from fastapi import Query
 from fastapi.responses import HTMLResponse
 
+from mao_gateway.pages.formats import Clock
+from mao_gateway.pages.site import Page, PageDep, page_router
 from mao_shared.errors import InvalidInput, MaoError
 from mao_shared.models import Enrolment, Listing, Run, format_time
 from mao_shared.models.common import FIRST_YEAR, LAST_YEAR
 from mao_shared.states import RunPhase
 
-from .formats import Clock
-from .run_view import TRIGGERS, make_row
-from .site import Page, PageDep, page_router
+from .view import TRIGGERS, make_row
 
 router = page_router()
 PER_PAGE = 50

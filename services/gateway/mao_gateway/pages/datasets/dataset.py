@@ -12,6 +12,10 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 from starlette.responses import RedirectResponse
 
+from mao_gateway.pages.formats import Clock
+from mao_gateway.pages.forms import Message, back_to, carry_out, read_form
+from mao_gateway.pages.node_api import NodeApi, path_of
+from mao_gateway.pages.site import PageDep, messages, page_router
 from mao_shared.errors import MaoError, NotFound, Unavailable
 from mao_shared.models import GROUND_TRUTH, Alarm, Dataset, Enrolment, Listing, Series
 from mao_shared.models.common import STORED
@@ -24,12 +28,8 @@ from mao_shared.models.dataset import (
     ValueVersion,
 )
 
-from . import dataset_view as view
-from .dataset_view import BranchHistory, ValueQuestion, WatchedMetric
-from .formats import Clock
-from .forms import Message, back_to, carry_out, read_form
-from .node_api import NodeApi, path_of
-from .site import PageDep, messages, page_router
+from . import view
+from .view import BranchHistory, ValueQuestion, WatchedMetric
 
 T = TypeVar("T")
 router = page_router()

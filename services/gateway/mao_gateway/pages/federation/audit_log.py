@@ -9,9 +9,8 @@ from fastapi import Query
 from fastapi.responses import HTMLResponse
 
 from mao_gateway.audit import AuditFilter
+from mao_gateway.pages.site import PageDep, page_router
 from mao_shared.models.audit import AuditEntry
-
-from .site import PageDep, page_router
 
 router = page_router()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from mao_gateway.pages.formats import NONE, number, plural, span
 from mao_shared.models import (
     GROUND_TRUTH,
     Enrolment,
@@ -25,8 +26,6 @@ from mao_shared.models import (
 from mao_shared.models.tool import DOCKER_SOCKET, RISKS
 from mao_shared.text import HARMFUL
 from mao_shared.yaml_text import yaml_lines
-
-from .formats import NONE, number, plural, span
 
 MAX_DIFF_LINES = 2000  # of the diff that is shown; the command prints all
 _SECONDS_FIELDS = ("limits.time", "limits.grace", "retry.backoff")

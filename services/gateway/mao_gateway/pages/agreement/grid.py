@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from mao_gateway.pages.formats import Clock, plural
+from mao_gateway.pages.node_api import path_of
 from mao_shared.models.evidence import RoundSummary
 from mao_shared.models.round import LiveRound
-
-from .formats import Clock, plural
-from .node_api import path_of
 
 MARKS: dict[str, tuple[str, str]] = {
     "agreed": ("agreed", "a-ok"),

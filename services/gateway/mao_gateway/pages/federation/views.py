@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from mao_gateway.pages.formats import Clock, plural
+from mao_gateway.pages.today import NOT_HEARD_AFTER
 from mao_shared.models.evidence import RoundSummary
 from mao_shared.models.federation import NodePart, NodeState, TickStrip
 from mao_shared.models.node import ServiceStatus
-
-from .formats import Clock, plural
-from .today import NOT_HEARD_AFTER
 
 
 @dataclass(frozen=True, slots=True)

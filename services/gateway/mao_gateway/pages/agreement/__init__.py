@@ -1,0 +1,1 @@
+"""Pages of how nodes agree: rounds, one round, one contested cell."""

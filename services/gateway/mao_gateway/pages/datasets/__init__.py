@@ -1,0 +1,1 @@
+"""Pages of datasets: the list, and one dataset with its branches, files and history."""

@@ -1,0 +1,1 @@
+"""Pages of the federation: members, audit log, public status of datasets."""

@@ -1,0 +1,1 @@
+"""Pages of pipelines: the list, and one pipeline with its schedules and actions."""
