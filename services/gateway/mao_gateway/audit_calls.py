@@ -97,6 +97,7 @@ class _Call:
         self._at = clock.now()
         self._body = bytearray()
         self.recorded = False
+        self._entries = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -136,10 +137,11 @@ class _Call:
     ) -> AuditEntry:
         """Return the entry of an operation, as the service that answered named it."""
         action, subject = operation or (None, None)
+        self._entries += 1  # ids of one call's entries are in its order
         address = (self._scope.get("client") or [None])[0]
         agent = Headers(scope=self._scope).get("user-agent")
         return AuditEntry(
-            id=f"{self._at:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}",
+            id=f"{self._at:%Y%m%dT%H%M%S.%f}-{self._entries:02x}{secrets.token_hex(3)}",
             at=self._at,
             node=node,
             actor=actor,
