@@ -285,6 +285,14 @@ async def _histories(
 # what can be done
 
 
+@router.get("/ui/datasets/{name}/commits/{commit}")
+async def show_commit(
+    name: Name, commit: Annotated[str, Path(pattern=r"^[0-9a-f]{4,64}$")]
+) -> RedirectResponse:
+    """Show the dataset as it was at a commit."""
+    return RedirectResponse(f"{path_of('ui', 'datasets', name)}?ref={commit}", 303)
+
+
 @router.post("/ui/datasets/{name}/push")
 async def push(page: PageDep, name: Name) -> RedirectResponse:
     try:
