@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from mao_shared.errors import InvalidInput, NotFound
 from mao_shared.models.common import Name, Record, drop_unknown_fields
-from mao_shared.models.notification import ChannelRequest, HeartbeatRequest, Rule
+from mao_shared.models.notification import (
+    ChannelRequest,
+    ChannelState,
+    HeartbeatRequest,
+    HeartbeatState,
+    Rule,
+)
 
 from .kinds import PlainKind, Present
 
@@ -20,7 +26,6 @@ if TYPE_CHECKING:
     from mao_shared.clients.gateway import MaoClient
 
 MASK = "…"
-_STATE = frozenset({"created_at", "waiting", "given_up", "last", "last_at", "last_error"})
 
 
 def settle_url(record: Any, present: Present | None, what: str, same: bool, next_step: str) -> Any:
@@ -46,7 +51,7 @@ class ChannelKind:
     """Channels."""
 
     model: type[Record] = ChannelRequest
-    read_only: frozenset[str] = _STATE | {"service"}
+    read_only: frozenset[str] = frozenset(ChannelState.model_fields) - frozenset(ChannelRequest.model_fields)
 
     def name(self, record: Any) -> str:
         return str(record.name)
@@ -121,7 +126,7 @@ class HeartbeatKind:
     """Heartbeats, which have the names of their pipelines."""
 
     model: type[Record] = HeartbeatDeclaration
-    read_only: frozenset[str] = _STATE
+    read_only: frozenset[str] = frozenset(HeartbeatState.model_fields) - {"pipeline", "url"}
 
     def name(self, record: Any) -> str:
         return str(record.pipeline)

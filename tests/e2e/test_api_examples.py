@@ -45,6 +45,8 @@ NOT_SENT = {
     "pipelines.approve",  # `definition` is that of a pending change
     "alarms.acknowledge",  # there is no alarm
     "datasets.resolve",  # no branch has diverged
+    "quarantine.accept",  # nothing is quarantined
+    "quarantine.discard",
     "runs.cancel",  # the run has ended
     "webhooks.add",  # the receivers of these are somewhere else
     "channels.add",
