@@ -22,7 +22,7 @@ from mao_shared.models.check import Check, CheckResult
 from mao_shared.states import RunPhase, StepPhase
 from mao_shared.store.memory import MemoryStore
 from tests.support.git import file_at, git
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_answers
 
 from .test_outages import DiesAt
 from .world import BEGIN, NODE, PATIENCE, World, run_of, runs_on, step, working, writes
@@ -379,12 +379,13 @@ async def test_remote_away_it_is_pushed_later_with_its_decision(tmp_path: Path) 
         assert not waiting.pushed
         accepted = await world.manager.quarantine.accept("data", "run-1", Decision("accepted"))
         assert (accepted.state, accepted.pushed) == ("accepted", False)
-        status = await world.manager.status("data")
-        assert {one.name: one.unpushed for one in status.branches if one.here} == {
-            NODE: 1,
-            BRANCH: 2,
-            "ground-truth": 0,  # it waits for the same commit as the node's branch, which is counted there
-        }
+
+        async def all_wait() -> bool:  # ground truth follows after the node's branch
+            status = await world.manager.status("data")
+            waiting = {one.name: one.unpushed for one in status.branches if one.here}
+            return waiting == {NODE: 1, BRANCH: 2, "ground-truth": 1}
+
+        await eventually_answers(all_wait)
         assert not (await world.get("run-1")).record.steps[0].pushed
         hidden.rename(world.master)
         await world.manager.pusher.push_now("data")
