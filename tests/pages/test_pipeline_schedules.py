@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -160,7 +161,8 @@ async def test_pipeline_pause_and_resume_by_clicks(node: NativeNode, made: Made)
 
 
 async def test_pipeline_backfill_by_clicks(node: NativeNode, made: Made) -> None:
-    job = post(node, "/pipeline/run", {"name": made.name, "cron": "0 * * * *"})
+    minute = (datetime.now(UTC).minute + 30) % 60  # so that two ticks are in the last 130 minutes at any time
+    job = post(node, "/pipeline/run", {"name": made.name, "cron": f"{minute} * * * *"})
     async with reading(node.url) as reader:
         page = await reader.open(made.path)
         await page.get_by_label("From").fill("130 min")

@@ -30,9 +30,11 @@ TOGETHER = tuple(
         "values",
     )
 )
+PAGES = "tests/pages/"  # on one worker as well: they share a node, and several browsers at once are slow
 # These start first, in this order, so that modules that mostly wait run beside those that compute.
 LONG = (
     "tests/federation/test_absent",
+    PAGES,
     "tests/e2e/",
     "tests/faults/test_data_conditions",
     "tests/federation/test_outages",
@@ -92,6 +94,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def _one_workers(nodeid: str) -> str:
-    """Return the scope that runs on one worker: `TOGETHER`, or the test's module."""
+    """Return the scope that runs on one worker: `TOGETHER`, the folder of the pages, or the test's module."""
     module = nodeid.partition("::")[0]
+    if module.startswith(PAGES):
+        return PAGES
     return TOGETHER[0] if module in TOGETHER else module
