@@ -6,6 +6,7 @@ running in the test process, in which no other async test can start one (docs/de
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Request, async_p
 
 from .evidence import REPO
 
+CLOSE_SECONDS = 30.0
 AXE_VERSION = "4.14.1"
 WIDTHS = (1280, 390)
 SCHEMES = ("light", "dark")
@@ -61,8 +63,9 @@ class Reader:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.browser.close()
-        await self._stack.__aexit__(kind, error, trace)
+        async with asyncio.timeout(CLOSE_SECONDS):  # a browser that hangs must not hang the tests
+            await self.browser.close()
+            await self._stack.__aexit__(kind, error, trace)
 
     async def open(self, path: str, *, width: int = 1280, scheme: str = "light") -> Page:
         """Open a page in a new tab and listen to what it does."""
