@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mao_shared.errors import InvalidInput
-from maoctl.arguments import DatasetArgument
+from maoctl.arguments import DatasetArgument, strip_kind
 from maoctl.exits import CommandError, ExitCode
 from maoctl.lookup import did_you_mean
 from maoctl.output import say, write
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mao_shared.clients.gateway_data import BinaryWriter
     from mao_shared.models.dataset import DatasetDiff
 
-RefOption = Annotated[str, typer.Option(help="Branch or commit.")]
+REF = strip_kind("commit", "branch")  # as -o name prints them
+RefOption = Annotated[str, typer.Option(help="Branch or commit.", callback=REF)]
 KeyOption = Annotated[
     list[str] | None,
     typer.Option("--key", help="Key column that identifies records; may be repeated.", show_default=False),
@@ -65,7 +66,10 @@ def log(
     context: typer.Context,
     name: DatasetArgument,
     branch: Annotated[
-        str | None, typer.Option(help="Branch [default: this node's].", show_default=False)
+        str | None,
+        typer.Option(
+            help="Branch [default: this node's].", show_default=False, callback=strip_kind("branch")
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of commits.")] = 20,
     output: OutputOption = None,
@@ -118,8 +122,8 @@ def branches(context: typer.Context, name: DatasetArgument, output: OutputOption
 def diff(
     context: typer.Context,
     name: DatasetArgument,
-    before: Annotated[str, typer.Argument(metavar="A", help="Old branch or commit.")],
-    after: Annotated[str, typer.Argument(metavar="B", help="New branch or commit.")],
+    before: Annotated[str, typer.Argument(metavar="A", help="Old branch or commit.", callback=REF)],
+    after: Annotated[str, typer.Argument(metavar="B", help="New branch or commit.", callback=REF)],
     path: Annotated[str | None, typer.Argument(help="Folder, or a file to compare.")] = None,
     key: KeyOption = None,
     lines: LinesOption = False,
@@ -184,7 +188,7 @@ def download(
     path: Annotated[
         str | None, typer.Argument(help="File or folder [default: all].", show_default=False)
     ] = None,
-    ref: Annotated[str, typer.Option(help="Branch or commit.")] = "ground-truth",
+    ref: RefOption = "ground-truth",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="File to write (folders: .zip or .tar.gz); - for stdout."),

@@ -67,7 +67,10 @@ def history(
         ),
     ],
     branch: Annotated[
-        str | None, typer.Option(help="Branch [default: this node's].", show_default=False)
+        str | None,
+        typer.Option(
+            help="Branch [default: this node's].", show_default=False, callback=strip_kind("branch")
+        ),
     ] = None,
     by: Annotated[
         list[str] | None,
