@@ -31,7 +31,7 @@ from .site import Page, PageDep, page_router
 
 router = page_router()
 MAX_UNFOLDED = 40  # rows; with more, rows that are well are folded
-MAX_ROWS = 60  # rows of one page that are not well
+MAX_ROWS = 50  # rows of one page that are not well
 MAX_PLOTS = 20  # rows of this node that show the line of a control metric
 CHECKED_TICKS = 10  # a row with an exception among so many newest ticks is not well
 NOT_HEARD_AFTER = timedelta(minutes=5)  # after a node's next tick
