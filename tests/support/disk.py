@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -26,10 +27,17 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
 
 def fill(folder: Path, *, leave: int) -> Path:
     """Create a file that takes all but `leave` bytes, and return its path."""
-    status = os.statvfs(folder)
     filler = folder / "filler"
     with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - leave)
+        for last in (False, False, False, True):
+            status = os.statvfs(folder)
+            try:
+                os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - leave)
+                break
+            except OSError as error:  # somebody has written since
+                if last or error.errno != errno.ENOSPC:
+                    raise
+                os.ftruncate(file.fileno(), 0)
     return filler
 
 

@@ -114,7 +114,8 @@ async def look_at(reader: Reader, path: str, name: str, *, wait_for: str = "main
             if folder := os.environ.get("MAO_SCREENSHOTS"):
                 Path(folder).mkdir(parents=True, exist_ok=True)
                 await page.screenshot(path=f"{folder}/{name}-{width}-{scheme}.png", full_page=True)
-            assert await layout_faults(page) == [], f"{path} at {width} px"
+            faults = await layout_faults(page)
+            assert faults == [], f"{path} at {width} px: {faults}"
             assert await accessibility_faults(page) == [], f"{path}, {scheme}"
             await page.close()
     assert reader.faults == []
