@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from mao_shared.text import harmless_line
 
@@ -40,7 +40,6 @@ STATES: dict[str, tuple[str, str]] = {
     "absent": ("missed", "off"),
     "open": ("waiting", "run"),
     "closed": ("waiting", "run"),
-    "ready-node": ("ok", "ok"),
 }
 """State → icon (`#i-…` in templates/icons.svg) and colour token (`.s-…` in style.css)."""
 
@@ -117,8 +116,3 @@ def counted(marks: Sequence[str]) -> str:
     words = {"s": "succeeded", **MARKS}
     found = {letter: marks.count(letter) for letter in words}
     return ", ".join(f"{count} {words[letter]}" for letter, count in found.items() if count) or "no ticks yet"
-
-
-def text_of(value: str) -> Markup:
-    """Return a line of text from outside, harmless and escaped."""
-    return escape(harmless_line(value))

@@ -66,7 +66,6 @@ class Group:
     schedules: Sequence[str] = ()
     datasets: Sequence[str] = ()
     pending: bool = False
-    unpushed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
