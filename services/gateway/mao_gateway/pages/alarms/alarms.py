@@ -118,7 +118,7 @@ async def acknowledge(page: PageDep, request: Request, alarm_id: str) -> Redirec
         messages,
         call,
         done=f"Acknowledged: {alarm_id}",
-        then=here,
+        then="/" if fields.get("then") == "/" else here,  # back to Today, if it was done there
         otherwise=here,
         form=f"ack {alarm_id}",
         fields=fields,
