@@ -11,7 +11,7 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 
 from mao_shared import request_context
-from mao_shared.clients.responses import unreachable
+from mao_shared.clients.responses import KEEPALIVE_SECONDS, unreachable
 from mao_shared.clients.services import transport_for
 from mao_shared.errors import NotFound, PeerUnavailable
 from mao_shared.logs import blocked_imports
@@ -70,8 +70,9 @@ class Proxy:
         self, urls: Mapping[str, str], transports: Mapping[str, AsyncTransport] | None = None
     ) -> None:
         self._urls = dict(urls)
-        # Idle connections expire before the services close them (5 s), or a request may meet a closing one.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=3)
+        limits = httpx.Limits(
+            max_connections=None, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE_SECONDS
+        )
         connections = {name: transport_for(url, limits) for name, url in self._urls.items()}
         self._clients = {
             name: httpx.AsyncClient(

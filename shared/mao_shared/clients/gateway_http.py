@@ -20,6 +20,7 @@ from mao_shared.errors import PeerUnavailable
 from mao_shared.models.common import Record, UnreadableItem
 
 from .responses import (
+    KEEPALIVE_SECONDS,
     WRONG_ADDRESS,
     check,
     outgoing_headers,
@@ -81,6 +82,7 @@ class GatewayHttp:
         self._http = httpx.Client(
             base_url=self.url,
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
+            limits=httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
             transport=transport,
             verify=verify,
             trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no proxy on loopback

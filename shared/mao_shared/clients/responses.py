@@ -26,6 +26,9 @@ WRONG_ADDRESS = "gateway-address"
 """Code of a PeerUnavailable that no retry fixes."""
 REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 """Idempotent methods, the only ones that are retried."""
+KEEPALIVE_SECONDS = 3
+"""How long a client keeps an idle connection. Services close theirs after `ConnectionLimits.idle`; a client
+that waits as long could send a request on a connection that is being closed; a POST is not sent again."""
 
 
 def request_body(model: type[BaseModel], **fields: Any) -> dict[str, Any]:

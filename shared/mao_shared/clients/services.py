@@ -16,7 +16,15 @@ from mao_shared.models.external import RemoteCheck, RemoteState
 from mao_shared.models.node import EngineInfo
 from mao_shared.models.tool import ImageRequest, Pull
 
-from .responses import check, outgoing_headers, read_record_body, request_body, retry_attempts, unreachable
+from .responses import (
+    KEEPALIVE_SECONDS,
+    check,
+    outgoing_headers,
+    read_record_body,
+    request_body,
+    retry_attempts,
+    unreachable,
+)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -25,7 +33,7 @@ PULL_TIMEOUT = 900.0  # seconds; an image may be gigabytes
 CHECK_TIMEOUT = 120.0  # seconds; git waits for a remote that does not answer
 CLONE_TIMEOUT = 900.0  # seconds; a dataset may be large and its remote slow
 _UNIX = "unix://"
-_KEEPALIVE = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=30)
+_KEEPALIVE = httpx.Limits(max_keepalive_connections=4, keepalive_expiry=KEEPALIVE_SECONDS)
 
 
 def transport_for(url: str, limits: httpx.Limits) -> tuple[str, httpx.AsyncHTTPTransport]:

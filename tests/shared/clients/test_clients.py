@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from mao_gateway.proxy import Proxy
 from mao_shared import request_context
 from mao_shared.clients import DataClient, RunnerClient, SchedulerClient
 from mao_shared.clients.gateway import MaoClient, log_text
-from mao_shared.clients.responses import ServerEvent, read_events
+from mao_shared.clients.responses import KEEPALIVE_SECONDS, ServerEvent, read_events
 from mao_shared.errors import (
     AlreadyExists,
     EngineUnavailable,
@@ -29,6 +30,7 @@ from mao_shared.models import Dataset, Tool
 from mao_shared.models.schedule import CronPreview
 from mao_shared.models.tool import CheckRequest
 from mao_shared.problems import from_problem, to_problem
+from mao_shared.web.limits import ConnectionLimits
 
 URL = "http://127.0.0.1:8083"
 STATUS = {
@@ -252,3 +254,12 @@ def test_mao_client_calls_follow_the_contract(expected: str) -> None:
     with client, contextlib.suppress(MaoError):  # it is no answer to all of them
         CALLS[expected](client)
     assert f"{script.requests[0].method} {script.requests[0].url.path}" == expected
+
+
+def test_clients_give_up_idle_connections_before_services_close_them() -> None:
+    with MaoClient(URL) as gateway:
+        runner, proxy = RunnerClient(URL), Proxy({"runner": URL})
+        clients: list[Any] = [gateway.http._http, runner._http, *proxy._clients.values()]
+        expiries = [client._transport._pool._keepalive_expiry for client in clients]
+    assert expiries == [KEEPALIVE_SECONDS] * 3
+    assert max(expiries) < ConnectionLimits().idle - 1
