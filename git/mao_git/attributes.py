@@ -58,6 +58,11 @@ def with_paths(text: str, add: Collection[str], drop: Collection[str]) -> str:
     return with_lines(text, (exact_lines(text) - gone) | {line_for(path) for path in add})
 
 
+def has_lines(data: bytes) -> bool:
+    """Return whether a file has lines that MAO wrote."""
+    return bool(exact_lines(data.decode(errors="surrogateescape")))
+
+
 def without_lines(data: bytes) -> bytes:
     """Remove MAO's lines from a file."""
     return with_lines(data.decode(errors="surrogateescape"), ()).encode(errors="surrogateescape")

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt.browse.archive import open_archive, write_archive
+from mao_datamgmt.steps.publish import lfs_texts
+from mao_git import Clone
+from mao_git.lfs import MARK
+from mao_git.tree_writer import Content
 from mao_shared.host.data_dir import Workspace
 from mao_shared.models import Reproduced
 from mao_shared.states import StepPhase
@@ -173,6 +177,22 @@ async def test_attributes_of_a_tool_are_kept(tmp_path: Path) -> None:
         names = git(world.master, "ls-tree", "-r", "--name-only", NODE).split()
         assert names == [".gitattributes", "big.bin", "small.txt"]
         assert "filter=lfs" not in file_at(world.master, f"{NODE}:.gitattributes")
+
+
+async def test_mark_goes_with_the_last_large_file_whatever_else_attributes_say(tmp_path: Path) -> None:
+    words = "# ours\n*.csv text"
+    async with working(tmp_path) as world:
+        await publish(world, 1, large_files)
+        await publish(world, 2, overwrites(ATTRIBUTES=words))
+        clone = Clone.open(world.manager.context.data.clone("data"))
+        base = clone.tree(git(world.master, "rev-parse", NODE))
+        one: dict[str, Content | None] = {"big.bin": Content.of(b"small now")}
+        both = one | {"d/e f/deep.bin": None}
+        left, gone = (lfs_texts(clone, base, clone.write_tree(base, found), found) for found in (one, both))
+
+    assert MARK not in left
+    assert b"deep.bin filter=lfs" in (left[".gitattributes"] or b"")
+    assert gone == {".gitattributes": f"{words}\n".encode(), MARK: None}
 
 
 def folder_there(workspace: Workspace) -> None:

@@ -361,9 +361,10 @@ def lfs_texts(clone: Clone, base: str, tree: str, contents: Mapping[str, Content
         if keeps_mark and not any(path.rpartition("/")[2] == mao_git.lfs.ATTRIBUTES for path in contents):
             # Only MAO has changed the attributes since `base`, so they are still valid.
             texts = clone.lfs_attributes(tree, add, contents.keys() - add, whole=False)
-            if texts.get(mao_git.lfs.ATTRIBUTES, b"") is not None:
+            top = texts.get(mao_git.lfs.ATTRIBUTES, b"")
+            if mao_git.lfs.ATTRIBUTES not in texts or (top and mao_git.attributes.has_lines(top)):
                 return texts
-            # The last line was removed: check whether it was for the last pointer.
+            # MAO's last line was removed: check whether it was for the last pointer.
             return _rewritten_attributes(clone, tree, clone.lfs_pointers(tree).keys())
         if not (has_mark or add or clone.uses_lfs(base) or clone.has_any_lfs_content()):
             return {}
