@@ -119,10 +119,16 @@ class NodeApi:
             read_json(response)
         return str(response.text)
 
-    async def send(self, method: str, path: str, /, body: Any = None, **query: Any) -> Any:
-        """Change something; return the answer's JSON document. The audit log names the operation."""
+    async def send(
+        self, method: str, path: str, /, body: Any = None, *, key: str | None = None, **query: Any
+    ) -> Any:
+        """Change something; return the answer's JSON document. The audit log names the operation.
+
+        `key`: the Idempotency-Key of a call that creates something (`forms.key_of`).
+        """
         self._scope[FORWARDED_KEY] = find_route(path).service
-        response = await self._call(method, path, query, body, timeout=find_route(path).timeout)
+        headers = None if key is None else {"Idempotency-Key": key}
+        response = await self._call(method, path, query, body, find_route(path).timeout, headers)
         self.cache.forget_recent()
         operation = self._scope[OPERATION_KEY] = read_operation(response.headers)
         if operation is not None and operation[1] is None:  # a creation, whose body names the record
