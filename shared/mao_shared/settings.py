@@ -58,6 +58,15 @@ def _check_collector_url(url: str) -> str:
     return url
 
 
+def _lower_case(text: str) -> str:
+    """Return the text in lower case.
+
+    With `str.lower` itself, pydantic would have `inspect` copy `sys.modules`, which takes each service 2 MB
+    of the memory that it shares with its fork server.
+    """
+    return text.lower()
+
+
 OTLP_PROTOCOL = "http/protobuf"
 CollectorUrl = Annotated[str, AfterValidator(_check_collector_url)]
 
@@ -98,7 +107,7 @@ class ServiceSettings(BaseSettings):
     scheduler_url: str = "http://127.0.0.1:8082"
     runner_url: str = "http://127.0.0.1:8083"
     datamgmt_url: str = "http://127.0.0.1:8084"
-    log_level: Annotated[LogLevel, BeforeValidator(str.lower)] = "info"
+    log_level: Annotated[LogLevel, BeforeValidator(_lower_case)] = "info"
     log_format: LogFormat = "text"  # for people, or a JSON object a line
     # Traces, by OpenTelemetry's own variables: the collector's base URL, or its URL for traces; None: off.
     otlp_endpoint: CollectorUrl | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")

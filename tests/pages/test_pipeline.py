@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
@@ -77,6 +78,22 @@ async def test_pipeline_run_now_by_click(node: NativeNode, made: Made) -> None:
         link = page.get_by_role("link", name="last run succeeded")
         assert await link.get_attribute("href") == f"/ui/runs/{run['id']}"
         await expect(page.locator("#pipeline-history")).to_contain_text("1 succeeded; median")
+
+
+async def test_pipeline_run_now_sent_twice_is_one_run(node: NativeNode, made: Made) -> None:
+    def rendered_key() -> str:
+        [key] = re.findall(r'name="idempotency_key" value="([^"]+)"', node.http.get(made.path).text)
+        return str(key)
+
+    first = rendered_key()
+    for _ in range(2):  # as a double click does
+        sent = node.http.post(f"{made.path}/run", data={"idempotency_key": first})
+        assert sent.status_code == 303
+    [run] = runs_of(node, made)
+    assert rendered_key() != first
+    node.http.post(f"{made.path}/run", data={"idempotency_key": rendered_key()})
+    assert len(runs_of(node, made)) == 2
+    assert node.wait_run(run["id"])["phase"] == "succeeded"
 
 
 async def test_pipeline_approve_changed_tool_by_click(node: NativeNode, made: Made) -> None:

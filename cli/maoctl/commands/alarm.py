@@ -10,10 +10,10 @@ import typer
 from mao_shared.errors import InvalidInput
 from maoctl import records
 from maoctl.arguments import alarms, strip_kind, webhooks
-from maoctl.exits import ExitCode
-from maoctl.lookup import Names, did_you_mean, uncut
+from maoctl.lookup import did_you_mean, uncut
 from maoctl.output import say, write
-from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
+from maoctl.receivers import Receivers
+from maoctl.session import CliSession, OutputOption, YesOption, example, get_session
 from maoctl.tree import App
 from maoctl.views import registry
 
@@ -159,6 +159,12 @@ WebhookArgument = Annotated[
 ]
 
 
+def _webhooks(context: typer.Context, output: OutputOption = None) -> Receivers[WebhookState]:
+    session = get_session(context, output)
+    calls = session.client.webhooks
+    return Receivers(session, registry.WEBHOOK, calls.list, calls.get, calls.remove)
+
+
 @webhook_app.command("add", epilog=example("maoctl webhook add lab https://lab.example.org/alarms"))
 def add_webhook(
     context: typer.Context,
@@ -194,46 +200,23 @@ def get_webhook(
     output: OutputOption = None,
 ) -> None:
     """Show the webhooks and their pending deliveries."""
-    session = get_session(context, output)
-    if name is None:
-        session.show(registry.WEBHOOK, session.client.webhooks.list())
-    else:
-        session.show_one(registry.WEBHOOK, _webhook(session, name))
+    _webhooks(context, output).get(name)
 
 
 @webhook_app.command("show", epilog=example("maoctl webhook show lab"))
 def show_webhook(context: typer.Context, name: WebhookArgument, output: OutputOption = None) -> None:
     """Show the details of a webhook."""
-    session = get_session(context, output)
-    session.describe(registry.WEBHOOK, _webhook(session, name))
-
-
-def _webhook(session: CliSession, name: str) -> WebhookState:
-    with did_you_mean((name, _webhook_names(session))):
-        return session.client.webhooks.get(name)
-
-
-def _webhook_names(session: CliSession) -> Names:
-    return lambda: (webhook.name for webhook in session.client.webhooks.list())
+    _webhooks(context, output).show(name)
 
 
 @webhook_app.command("remove", epilog=example("maoctl webhook remove lab --yes"))
 def remove_webhook(context: typer.Context, name: WebhookArgument, yes: YesOption = False) -> None:
     """Remove a webhook and its pending deliveries."""
-    session = get_session(context)
-    confirm(f"Remove webhook {name}?", yes)
-    with did_you_mean((name, _webhook_names(session))):
-        session.client.webhooks.remove(name)
-    say(f"webhook/{name} removed")
+    _webhooks(context).remove(name, yes)
 
 
 @webhook_app.command("test", epilog=example("maoctl webhook test lab"))
 def test_webhook(context: typer.Context, name: WebhookArgument) -> None:
     """Send a test message to a webhook; exit code 1 if it is not accepted."""
-    session = get_session(context)
-    with did_you_mean((name, _webhook_names(session))):
-        result = session.client.webhooks.test(name)
-    if not result.delivered:
-        say(f"webhook/{name} did not accept the message: {result.error}")
-        raise typer.Exit(ExitCode.FAILED)
-    say(f"webhook/{name} accepted the message")
+    known = _webhooks(context)
+    known.test(name, known.session.client.webhooks.test)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,10 +18,9 @@ from maoctl.arguments import (
     rules,
     strip_kind,
 )
-from maoctl.exits import ExitCode
-from maoctl.lookup import did_you_mean
 from maoctl.output import say
-from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
+from maoctl.receivers import Receivers
+from maoctl.session import OutputOption, YesOption, example, get_session
 from maoctl.tree import App
 from maoctl.views.notification import CHANNEL, HEARTBEAT, MESSAGE, RULE
 
@@ -51,13 +49,6 @@ def _read_url(url: str | None, url_file: typer.FileText | None) -> str:
     return url if url is not None else (url_file.read().strip() if url_file is not None else "")
 
 
-def _report(what: str, result: notification.SendResult) -> None:
-    if not result.delivered:
-        say(f"{what} did not accept the message: {result.error}")
-        raise typer.Exit(ExitCode.FAILED)
-    say(f"{what} accepted the message")
-
-
 # Channels
 
 ChannelArgument = Annotated[
@@ -75,8 +66,10 @@ AnyChannel = Annotated[
 ]
 
 
-def _similar_channels(session: CliSession, name: str) -> AbstractContextManager[None]:
-    return did_you_mean((name, lambda: (known.name for known in session.client.notifications.channels())))
+def _channels(context: typer.Context, output: OutputOption = None) -> Receivers[notification.ChannelState]:
+    session = get_session(context, output)
+    calls = session.client.notifications
+    return Receivers(session, CHANNEL, calls.channels, calls.channel, calls.remove_channel)
 
 
 @channel_app.command(
@@ -103,39 +96,26 @@ def add_channel(
 @channel_app.command("get", lists=True, epilog=example("maoctl alarm channel get"))
 def get_channel(context: typer.Context, name: AnyChannel = None, output: OutputOption = None) -> None:
     """Show the channels and their pending messages."""
-    session = get_session(context, output)
-    if name is None:
-        session.show(CHANNEL, session.client.notifications.channels())
-        return
-    with _similar_channels(session, name):
-        session.show_one(CHANNEL, session.client.notifications.channel(name))
+    _channels(context, output).get(name)
 
 
 @channel_app.command("show", epilog=example("maoctl alarm channel show phone"))
 def show_channel(context: typer.Context, name: ChannelArgument, output: OutputOption = None) -> None:
     """Show the details of a channel."""
-    session = get_session(context, output)
-    with _similar_channels(session, name):
-        session.describe(CHANNEL, session.client.notifications.channel(name))
+    _channels(context, output).show(name)
 
 
 @channel_app.command("remove", epilog=example("maoctl alarm channel remove phone --yes"))
 def remove_channel(context: typer.Context, name: ChannelArgument, yes: YesOption = False) -> None:
     """Remove a channel and its pending messages."""
-    session = get_session(context)
-    confirm(f"Remove channel {name}?", yes)
-    with _similar_channels(session, name):
-        session.client.notifications.remove_channel(name)
-    say(f"channel/{name} removed")
+    _channels(context).remove(name, yes)
 
 
 @channel_app.command("test", epilog=example("maoctl alarm channel test phone"))
 def test_channel(context: typer.Context, name: ChannelArgument) -> None:
     """Send a test message to a channel; exit code 1 if it is not accepted."""
-    session = get_session(context)
-    with _similar_channels(session, name):
-        result = session.client.notifications.test_channel(name)
-    _report(f"channel/{name}", result)
+    known = _channels(context)
+    known.test(name, known.session.client.notifications.test_channel)
 
 
 # Rules
@@ -154,8 +134,10 @@ AnyRule = Annotated[
 ]
 
 
-def _similar_rules(session: CliSession, name: str) -> AbstractContextManager[None]:
-    return did_you_mean((name, lambda: (known.name for known in session.client.notifications.rules())))
+def _rules(context: typer.Context, output: OutputOption = None) -> Receivers[notification.Rule]:
+    session = get_session(context, output)
+    calls = session.client.notifications
+    return Receivers(session, RULE, calls.rules, calls.rule, calls.remove_rule)
 
 
 @rule_app.command(
@@ -217,30 +199,19 @@ def set_rule(
 @rule_app.command("get", lists=True, epilog=example("maoctl alarm rule get"))
 def get_rule(context: typer.Context, name: AnyRule = None, output: OutputOption = None) -> None:
     """Show the rules, or one."""
-    session = get_session(context, output)
-    if name is None:
-        session.show(RULE, session.client.notifications.rules())
-        return
-    with _similar_rules(session, name):
-        session.show_one(RULE, session.client.notifications.rule(name))
+    _rules(context, output).get(name)
 
 
 @rule_app.command("show", epilog=example("maoctl alarm rule show night"))
 def show_rule(context: typer.Context, name: RuleArgument, output: OutputOption = None) -> None:
     """Show the details of a rule."""
-    session = get_session(context, output)
-    with _similar_rules(session, name):
-        session.describe(RULE, session.client.notifications.rule(name))
+    _rules(context, output).show(name)
 
 
 @rule_app.command("remove", epilog=example("maoctl alarm rule remove night --yes"))
 def remove_rule(context: typer.Context, name: RuleArgument, yes: YesOption = False) -> None:
     """Remove a rule."""
-    session = get_session(context)
-    confirm(f"Remove rule {name}?", yes)
-    with _similar_rules(session, name):
-        session.client.notifications.remove_rule(name)
-    say(f"rule/{name} removed")
+    _rules(context).remove(name, yes)
 
 
 # Heartbeats, which have the names of their pipelines
@@ -264,10 +235,12 @@ AnyHeartbeat = Annotated[
 ]
 
 
-def _similar_heartbeats(session: CliSession, pipeline: str) -> AbstractContextManager[None]:
-    return did_you_mean(
-        (pipeline, lambda: (known.pipeline for known in session.client.notifications.heartbeats()))
-    )
+def _heartbeats(
+    context: typer.Context, output: OutputOption = None
+) -> Receivers[notification.HeartbeatState]:
+    session = get_session(context, output)
+    calls = session.client.notifications
+    return Receivers(session, HEARTBEAT, calls.heartbeats, calls.heartbeat, calls.remove_heartbeat)
 
 
 @heartbeat_app.command(
@@ -288,39 +261,26 @@ def set_heartbeat(
 @heartbeat_app.command("get", lists=True, times=True, epilog=example("maoctl alarm heartbeat get"))
 def get_heartbeat(context: typer.Context, pipeline: AnyHeartbeat = None, output: OutputOption = None) -> None:
     """Show the heartbeats and their newest pings."""
-    session = get_session(context, output)
-    if pipeline is None:
-        session.show(HEARTBEAT, session.client.notifications.heartbeats())
-        return
-    with _similar_heartbeats(session, pipeline):
-        session.show_one(HEARTBEAT, session.client.notifications.heartbeat(pipeline))
+    _heartbeats(context, output).get(pipeline)
 
 
 @heartbeat_app.command("show", epilog=example("maoctl alarm heartbeat show crawl"))
 def show_heartbeat(context: typer.Context, pipeline: HeartbeatArgument, output: OutputOption = None) -> None:
     """Show the details of a heartbeat."""
-    session = get_session(context, output)
-    with _similar_heartbeats(session, pipeline):
-        session.describe(HEARTBEAT, session.client.notifications.heartbeat(pipeline))
+    _heartbeats(context, output).show(pipeline)
 
 
 @heartbeat_app.command("remove", epilog=example("maoctl alarm heartbeat remove crawl --yes"))
 def remove_heartbeat(context: typer.Context, pipeline: HeartbeatArgument, yes: YesOption = False) -> None:
     """Stop pinging about a pipeline."""
-    session = get_session(context)
-    confirm(f"Remove the heartbeat of {pipeline}?", yes)
-    with _similar_heartbeats(session, pipeline):
-        session.client.notifications.remove_heartbeat(pipeline)
-    say(f"heartbeat/{pipeline} removed")
+    _heartbeats(context).remove(pipeline, yes)
 
 
 @heartbeat_app.command("test", epilog=example("maoctl alarm heartbeat test crawl"))
 def test_heartbeat(context: typer.Context, pipeline: HeartbeatArgument) -> None:
     """Ping the address itself now, as for a success; exit code 1 if it is not accepted."""
-    session = get_session(context)
-    with _similar_heartbeats(session, pipeline):
-        result = session.client.notifications.test_heartbeat(pipeline)
-    _report(f"heartbeat/{pipeline}", result)
+    known = _heartbeats(context)
+    known.test(pipeline, known.session.client.notifications.test_heartbeat)
 
 
 # Messages

@@ -27,7 +27,7 @@ from mao_shared.web.progress import RequestId
 from .audit import AuditFilter
 from .components import Gateway, GatewayDep
 from .events import parse_last_event_id, revision_now, run_events
-from .pages.routers import PAGE_ROUTERS
+from .page_routes import PageRoutes
 from .proxy import SANDBOX
 from .routing import FORMER, QUICK, ROUTES, Route
 from .status import node_status
@@ -191,8 +191,8 @@ def former_router() -> APIRouter:
 
 def own_routes() -> list[BaseRoute]:
     """Return all routes, in the order in which they are tried."""
-    routers = [router, docs_router("MAO node"), *PAGE_ROUTERS, pages, proxied_router(), former_router()]
-    return make_routes("gateway", routers)
+    routers = [router, docs_router("MAO node"), pages, proxied_router(), former_router()]
+    return [*make_routes("gateway", routers), PageRoutes()]
 
 
 SERVICE_ROUTES = own_routes()

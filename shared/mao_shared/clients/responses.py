@@ -118,8 +118,16 @@ def read_verbatim_json(response: httpx.Response) -> Any:
 
 
 def read_record_body(response: httpx.Response, model: type[M]) -> M:
-    """Return the response as a record. Raises MaoError (`answer-unreadable`) for anything else."""
-    return parse_record(response, read_json(response), model)
+    """Return the response as a record; unknown fields are kept.
+
+    Raises MaoError (`answer-unreadable`) for anything else. Validates the text itself: parsed first, a long
+    listing would take twice the memory.
+    """
+    check(response)
+    try:
+        return model.model_validate_json(response.content, context=STORED)
+    except ValidationError as error:
+        raise _unexpected_response(response, error.errors()[0]["msg"]) from error
 
 
 def parse_record(response: httpx.Response, document: Any, model: type[M]) -> M:

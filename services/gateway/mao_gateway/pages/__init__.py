@@ -14,5 +14,6 @@ without scripts.
 `plots`     plots as SVG
 
 `today` is the first page; a folder holds the pages of one noun: `runs`, `pipelines`, `datasets`, `agreement`,
-`federation`, `alarms`, `first_run`. `routers` lists them all.
+`federation`, `alarms`, `first_run`. `routers` lists them all. They are loaded with the first
+request for a page (`mao_gateway.page_routes`).
 """

@@ -2,12 +2,14 @@
 
 A form's handler calls the node's API and redirects (303), so that reloading a page repeats nothing. What came
 of it is kept here for a short time under a random word in the address; after an error also what was typed, so
-that nothing has to be typed again. Other sites cannot post: the gateway refuses a foreign Origin and marked
-cross-site requests before any handler (`mao_shared.web.callers`), and browsers send Origin with every post.
+that nothing has to be typed again. A form that creates something has a key: sent twice, by a double click for
+instance, it creates one. Other sites cannot post: the gateway refuses a foreign Origin and marked cross-site
+requests before any handler (`mao_shared.web.callers`), and browsers send Origin with every post.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Mapping
@@ -22,6 +24,8 @@ from mao_shared.errors import InvalidInput, MaoError
 
 MAX_KEPT = 200  # messages; the oldest are dropped
 MAX_FIELDS = 200
+KEY_FIELD = "idempotency_key"
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,24 @@ async def read_form(request: Request) -> dict[str, str]:
             f"The form cannot be read: {error}.", next="Send it from the page again."
         ) from error
     return {name: value.strip() for name, value in pairs if value.strip()}
+
+
+def new_key() -> str:
+    """Return a random key for a form that creates something."""
+    return secrets.token_urlsafe(16)
+
+
+def key_of(fields: Mapping[str, str]) -> str | None:
+    """Return the Idempotency-Key of the calls that a form makes. Raises InvalidInput.
+
+    None if it has no key: it was not sent from a page.
+    """
+    key = fields.get(KEY_FIELD)
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidInput(
+            f"The form's field {KEY_FIELD!r} is no key of a page.", next="Send it from the page again."
+        )
+    return key
 
 
 def back_to(target: str, word: str | None = None) -> RedirectResponse:

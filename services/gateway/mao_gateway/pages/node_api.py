@@ -16,7 +16,7 @@ from starlette.types import Scope
 from mao_gateway.audit_calls import subject_of
 from mao_gateway.proxy import Proxy
 from mao_gateway.routing import find_route
-from mao_shared.clients.responses import parse_record, read_json
+from mao_shared.clients.responses import read_json, read_record_body
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Listing
 from mao_shared.request_context import AS_OF_HEADER, REMOVED_HEADER, parse_as_of
@@ -89,17 +89,17 @@ class NodeApi:
     async def get(self, path: str, model: type[M], /, **query: Any) -> M:
         """Return the record at a path. Raises what the service's problem document describes."""
         response = await self._call("GET", path, query)
-        return parse_record(response, read_json(response), model)
+        return read_record_body(response, model)
 
     async def get_slowly(self, path: str, model: type[M], **query: Any) -> M:
         """Return like `get` what takes long to compute, as an action's result."""
         response = await self._call("GET", path, query, timeout=find_route(path).timeout)
-        return parse_record(response, read_json(response), model)
+        return read_record_body(response, model)
 
     async def listing(self, path: str, model: type[M], /, **query: Any) -> Listing[M]:
         """Return one page of a listing; `limit` and `cursor` are given in the query."""
         response = await self._call("GET", path, query)
-        return parse_record(response, read_json(response), Listing[model])  # type: ignore[valid-type]
+        return read_record_body(response, Listing[model])  # type: ignore[valid-type]
 
     async def tagged_listing(self, path: str, model: type[M]) -> Listing[M]:
         """Return a whole listing whose service answers 304 while it has not changed; it is parsed once."""
@@ -108,7 +108,7 @@ class NodeApi:
         response = await self._call("GET", path, {}, headers=headers)
         if known is not None and response.status_code == 304:
             return known.found  # type: ignore[no-any-return]
-        found = parse_record(response, read_json(response), Listing[model])  # type: ignore[valid-type]
+        found = read_record_body(response, Listing[model])  # type: ignore[valid-type]
         self.cache.put_tagged(path, response.headers.get("etag", ""), found)
         return found
 
@@ -119,10 +119,16 @@ class NodeApi:
             read_json(response)
         return str(response.text)
 
-    async def send(self, method: str, path: str, /, body: Any = None, **query: Any) -> Any:
-        """Change something; return the answer's JSON document. The audit log names the operation."""
+    async def send(
+        self, method: str, path: str, /, body: Any = None, *, key: str | None = None, **query: Any
+    ) -> Any:
+        """Change something; return the answer's JSON document. The audit log names the operation.
+
+        `key`: the Idempotency-Key of a call that creates something (`forms.key_of`).
+        """
         self._scope[FORWARDED_KEY] = find_route(path).service
-        response = await self._call(method, path, query, body, timeout=find_route(path).timeout)
+        headers = None if key is None else {"Idempotency-Key": key}
+        response = await self._call(method, path, query, body, find_route(path).timeout, headers)
         self.cache.forget_recent()
         operation = self._scope[OPERATION_KEY] = read_operation(response.headers)
         if operation is not None and operation[1] is None:  # a creation, whose body names the record

@@ -29,7 +29,7 @@ from mao_shared.settings import SERVICES
 from mao_shared.text import harmless_line
 
 from . import formats, marks
-from .forms import Message, Messages
+from .forms import KEY_FIELD, Message, Messages, new_key
 from .node_api import AnswerCache, NodeApi, path_of
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def environment() -> Environment:
     )
     found.globals.update(
         icon=marks.icon,
+        key_field=KEY_FIELD,
+        new_key=new_key,
         state=marks.state,
         path_of=path_of,
         static=static_address,

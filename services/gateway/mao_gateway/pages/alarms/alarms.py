@@ -8,7 +8,7 @@ no other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -159,20 +159,19 @@ async def remove_receiver(page: PageDep, kind: str, name: str) -> RedirectRespon
     return await carry_out(messages, call, done=f"The {noun} {name} was removed.", then=HERE, otherwise=HERE)
 
 
+async def _save(form: str, call: Awaitable[Any], fields: Mapping[str, str], done: str) -> RedirectResponse:
+    """Await what a form sets; lead back to its section of the page."""
+    where = f"{HERE}#{form}s"
+    return await carry_out(messages, call, done=done, then=where, otherwise=where, form=form, fields=fields)
+
+
 @router.post(HERE + "/channels")
 async def add_channel(page: PageDep, request: Request) -> RedirectResponse:
     fields = await read_form(request)
     name = fields.get("name", "")
     call = page.api.send("POST", "/channels", {"name": name, "url": fields.pop("url", "")})
-    return await carry_out(
-        messages,
-        call,
-        done=f"Alarms now go to the channel {name}. Test it before you rely on it.",
-        then=HERE + "#channels",
-        otherwise=HERE + "#channels",
-        form="channel",
-        fields=fields,
-    )
+    done = f"Alarms now go to the channel {name}. Test it before you rely on it."
+    return await _save("channel", call, fields, done)
 
 
 @router.post(HERE + "/heartbeats")
@@ -185,15 +184,7 @@ async def set_heartbeat(page: PageDep, request: Request) -> RedirectResponse:
             raise InvalidInput("The name of the pipeline is missing.")
         await page.api.send("PUT", path_of("heartbeats", name), {"url": url})
 
-    return await carry_out(
-        messages,
-        put(),
-        done=f"The runs of {name} are now reported to its heartbeat.",
-        then=HERE + "#heartbeats",
-        otherwise=HERE + "#heartbeats",
-        form="heartbeat",
-        fields=fields,
-    )
+    return await _save("heartbeat", put(), fields, f"The runs of {name} are now reported to its heartbeat.")
 
 
 @router.post(HERE + "/rules")
@@ -204,15 +195,7 @@ async def put_rule(page: PageDep, request: Request) -> RedirectResponse:
         body = read_rule(fields)
         await page.api.send("PUT", path_of("rules", str(body["name"])), body)
 
-    return await carry_out(
-        messages,
-        put(),
-        done=f"The rule {fields.get('name')} applies to alarms from now on.",
-        then=HERE + "#rules",
-        otherwise=HERE + "#rules",
-        form="rule",
-        fields=fields,
-    )
+    return await _save("rule", put(), fields, f"The rule {fields.get('name')} applies to alarms from now on.")
 
 
 @router.post(HERE + "/webhooks")

@@ -13,7 +13,7 @@ from fastapi import Query
 from fastapi.responses import HTMLResponse
 from starlette.responses import RedirectResponse
 
-from mao_gateway.pages.forms import Message, back_to, carry_out, read_form
+from mao_gateway.pages.forms import Message, back_to, carry_out, key_of, read_form
 from mao_gateway.pages.node_api import NodeApi, path_of
 from mao_gateway.pages.site import Page, PageDep, messages, page_router
 from mao_shared.errors import InvalidInput, MaoError, NotFound
@@ -152,9 +152,8 @@ async def _add_tool(api: NodeApi, fields: dict[str, str]) -> None:
                 f"{report.image} does not comply: {'; '.join(finding.detail for finding in failed)}",
                 next=failed[0].advice or "Mend the image, or add it without the check.",
             )
-    await api.send(
-        "POST", "/registry/tools", {"name": fields.get("name", ""), "image": fields.get("image", "")}
-    )
+    tool = {"name": fields.get("name", ""), "image": fields.get("image", "")}
+    await api.send("POST", "/registry/tools", tool, key=key_of(fields))
 
 
 @router.post(f"{WELCOME}/dataset")
@@ -173,7 +172,7 @@ async def post_dataset(page: PageDep) -> RedirectResponse:
 
 
 async def _add_dataset(api: NodeApi, fields: dict[str, str]) -> None:
-    name = fields.get("name", "")
+    name, key = fields.get("name", ""), key_of(fields)
     if fields.get("where") == "remote":
         master = fields.get("remote", "")
         if not master:
@@ -182,9 +181,11 @@ async def _add_dataset(api: NodeApi, fields: dict[str, str]) -> None:
             )
         await api.send("POST", "/remotes/check", {"master": master})
     else:
-        made = BareRepository.model_validate(await api.send("POST", "/bare-repo/init", {"name": name}))
+        made = BareRepository.model_validate(
+            await api.send("POST", "/bare-repo/init", {"name": name}, key=key)
+        )
         master = made.master
-    await api.send("POST", "/registry/datasets", {"name": name, "master": master})
+    await api.send("POST", "/registry/datasets", {"name": name, "master": master}, key=key)
 
 
 # Step 3
@@ -198,7 +199,9 @@ async def post_start(page: PageDep) -> RedirectResponse:
     try:
         pipeline = fields.get("pipeline") or await _make_pipeline(page.api, fields)
         if fields.get("do") == "once":
-            run = Run.model_validate(await page.api.send("POST", "/pipeline/run", {"name": pipeline}))
+            run = Run.model_validate(
+                await page.api.send("POST", "/pipeline/run", {"name": pipeline}, key=key_of(fields))
+            )
             then, text = welcome_address(**chosen, run=run.id), f"{pipeline} was started."
         else:
             text = await _schedule(page, pipeline, fields)

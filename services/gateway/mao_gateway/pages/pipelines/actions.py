@@ -10,7 +10,7 @@ from fastapi import Request
 from starlette.responses import RedirectResponse
 
 from mao_gateway.pages.formats import plural
-from mao_gateway.pages.forms import Message, back_to, carry_out, read_form
+from mao_gateway.pages.forms import Message, back_to, carry_out, key_of, read_form
 from mao_gateway.pages.node_api import path_of
 from mao_gateway.pages.site import Page, PageDep, messages, page_router
 from mao_shared.errors import InvalidInput, MaoError
@@ -40,8 +40,9 @@ def _needed(fields: Mapping[str, str], name: str) -> str:
 
 
 @router.post("/ui/pipelines/{name}/run")
-async def run_now(page: PageDep, name: str) -> RedirectResponse:
-    call = page.api.send("POST", "/pipeline/run", {"name": name})
+async def run_now(page: PageDep, name: str, request: Request) -> RedirectResponse:
+    key = key_of(await read_form(request))
+    call = page.api.send("POST", "/pipeline/run", {"name": name}, key=key)
     return await _act(name, call, "A run is queued; it is the newest one on this page.")
 
 

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
 from mao_gateway.pages.formats import plural, size
-from mao_gateway.pages.forms import Message, back_to, carry_out, read_form
+from mao_gateway.pages.forms import Message, back_to, carry_out, key_of, read_form
 from mao_gateway.pages.node_api import path_of
 from mao_gateway.pages.site import Page, PageDep, messages, page_router
 from mao_shared.errors import MaoError, NotFound
@@ -144,8 +144,9 @@ async def cancel(request: Request, page: PageDep, run_id: str) -> Response:
 
 
 @router.post("/ui/runs/{run_id}/retry")
-async def retry(page: PageDep, run_id: str) -> Response:
-    start = page.api.send("POST", path_of("runs", run_id, "retry"))
+async def retry(request: Request, page: PageDep, run_id: str) -> Response:
+    key = key_of(await read_form(request))
+    start = page.api.send("POST", path_of("runs", run_id, "retry"), key=key)
     return await _go_to_new(run_id, "retry", start, "This run was started.", {})
 
 
@@ -153,7 +154,7 @@ async def retry(page: PageDep, run_id: str) -> Response:
 async def reproduce(request: Request, page: PageDep, run_id: str) -> Response:
     fields = await read_form(request)
     body = {"step": fields["step"]} if "step" in fields else {}
-    start = page.api.send("POST", path_of("runs", run_id, "reproduce"), body)
+    start = page.api.send("POST", path_of("runs", run_id, "reproduce"), body, key=key_of(fields))
     done = "This reproduction was started. It publishes nothing; its output is compared with the original's."
     return await _go_to_new(run_id, "reproduce", start, done, fields)
 
