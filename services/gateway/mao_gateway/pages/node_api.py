@@ -20,7 +20,7 @@ from mao_shared.clients.responses import parse_record, read_json
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Listing
 from mao_shared.request_context import AS_OF_HEADER, REMOVED_HEADER, parse_as_of
-from mao_shared.web.envelope import FORWARDED_KEY
+from mao_shared.web.envelope import CLIENT_LEFT, FORWARDED_KEY
 from mao_shared.web.operations import OPERATION_KEY, SENT_KEY, read_operation
 
 M = TypeVar("M", bound=BaseModel)
@@ -122,7 +122,12 @@ class NodeApi:
     async def send(self, method: str, path: str, /, body: Any = None, **query: Any) -> Any:
         """Change something; return the answer's JSON document. The audit log names the operation."""
         self._scope[FORWARDED_KEY] = find_route(path).service
-        response = await self._call(method, path, query, body, timeout=find_route(path).timeout)
+        try:
+            response = await self._call(method, path, query, body, timeout=find_route(path).timeout)
+        except BaseException as error:  # the service may have carried it out
+            status = error.status if isinstance(error, MaoError) else CLIENT_LEFT
+            self._scope.setdefault(SENT_KEY, []).append((None, status))
+            raise
         self.cache.forget_recent()
         operation = self._scope[OPERATION_KEY] = read_operation(response.headers)
         if operation is not None and operation[1] is None:  # a creation, whose body names the record
