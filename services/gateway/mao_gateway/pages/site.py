@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shlex
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -77,7 +78,7 @@ def environment() -> Environment:
         span=formats.span,
         plural=formats.plural,
     )
-    found.filters.update(size=formats.size, number=formats.number, id=formats.short_id)
+    found.filters.update(size=formats.size, number=formats.number, id=formats.short_id, shell=shlex.quote)
     return found
 
 
