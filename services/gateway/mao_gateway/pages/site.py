@@ -69,6 +69,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    found.filters["shell"] = shlex.quote
     found.globals.update(
         icon=marks.icon,
         state=marks.state,
@@ -78,7 +79,7 @@ def environment() -> Environment:
         span=formats.span,
         plural=formats.plural,
     )
-    found.filters.update(size=formats.size, number=formats.number, id=formats.short_id, shell=shlex.quote)
+    found.filters.update(size=formats.size, number=formats.number, id=formats.short_id)
     return found
 
 
@@ -115,7 +116,9 @@ class Page:
         self.api = NodeApi(gateway.proxy, request.scope, answers_of(request))
         self.clock = formats.Clock(datetime.now(UTC), zone)
         self.message: Message | None = messages.find(request.query_params.get("m"))
-        self._frame = asyncio.create_task(self._read_frame())  # while the handler reads its own parts
+        self._frame: asyncio.Task[Frame] | None = None
+        if request.method == "GET":
+            self._begin_frame()  # while the handler reads its own parts; a form is answered by a redirect
 
     @property
     def node(self) -> str:
@@ -132,17 +135,17 @@ class Page:
 
     async def status(self) -> NodeStatus:
         """Return the node's status, which the frame shows."""
-        return (await self._frame).status
+        return (await self._begin_frame()).status
 
     async def alarms(self) -> list[Alarm]:
         """Return the open alarms, newest first."""
-        return (await self._frame).alarms
+        return (await self._begin_frame()).alarms
 
     async def render(
         self, template: str, *, section: str, title: str, status: int = 200, **context: Any
     ) -> HTMLResponse:
         """Render a template. `section`: the page's name in the navigation."""
-        frame = await self._frame
+        frame = await self._begin_frame()
         found = environment().get_template(template)
         text = await asyncio.to_thread(
             found.render,
@@ -159,6 +162,11 @@ class Page:
             answer.set_cookie(ZONE_COOKIE, zone, httponly=True, samesite="strict", max_age=10**8)
         return answer
 
+    def _begin_frame(self) -> asyncio.Task[Frame]:
+        if self._frame is None:
+            self._frame = asyncio.create_task(self._read_frame())
+        return self._frame
+
     async def _read_frame(self) -> Frame:
         own = conditions_of(self.request.app)
         status, alarms = await asyncio.gather(
@@ -171,8 +179,9 @@ class Page:
 
     async def close(self) -> None:
         """Wait for what a page that was not rendered has begun."""
-        self._frame.cancel()
-        await asyncio.gather(self._frame, return_exceptions=True)
+        if self._frame is not None:
+            self._frame.cancel()
+            await asyncio.gather(self._frame, return_exceptions=True)
 
 
 def answers_of(request: Request) -> AnswerCache:
