@@ -208,8 +208,11 @@ async def series_of(world: World) -> Series:
 async def test_alarm_is_raised_once_counts_on_and_ends(tmp_path: Path) -> None:
     async with working(tmp_path) as world:
         for number, rows in enumerate([FEW, FEW, FEW]):
-            await quarantined(world, number, **{"rows.csv": rows, "n": str(number)})
+            done = await quarantined(world, number, **{"rows.csv": rows, "n": str(number)})
         [alarm] = await alarms_of(world)
+        assert done.quarantine is not None
+        assert alarm.next is not None
+        assert alarm.next.endswith(f"quarantine show data {done.quarantine.commit[:10]}")
         assert (alarm.run, alarm.count, alarm.over) == ("run-0", 3, None)
         assert "failed 3 times in a row" in alarm.detail
         await published(world, 3)
@@ -220,6 +223,17 @@ async def test_alarm_is_raised_once_counts_on_and_ends(tmp_path: Path) -> None:
             ("run-0", False),
             ("run-4", True),
         }
+
+
+@pytest.mark.parametrize("left", [[], [enough(name="other")]])
+async def test_alarm_of_a_check_that_the_step_has_no_longer_ends(tmp_path: Path, left: list[Check]) -> None:
+    async with working(tmp_path) as world:
+        await quarantined(world, 0)
+        run = checked_run(world, 1, *left)
+        await world.whole(run, writes(**{"rows.csv": ROWS}))
+        await world.analysed(run.id)
+        [alarm] = await alarms_of(world)
+        assert alarm.over is not None
 
 
 # decisions

@@ -194,6 +194,15 @@ async def test_audit_call_without_answer_of_the_service(open_gateway: Open) -> N
     assert (item["status"], item["path"], item.get("action")) == (503, "/runs/x/cancel", None)
 
 
+@pytest.mark.parametrize("action", ["pipelines/daily/run", "pipelines/daily/withdraw", "datasets/raw/push"])
+async def test_audit_form_without_answer_of_the_service(open_gateway: Open, action: str) -> None:
+    """The page that the form leads to tells the error; the service may have carried it out."""
+    async with open_gateway() as client:
+        assert (await client.post(f"/ui/{action}")).status_code == 303
+        (item,) = (await client.get("/audit")).json()["items"]
+    assert (item["status"], item["path"], item.get("action")) == (503, f"/ui/{action}", None)
+
+
 async def test_audit_call_whose_caller_leaves(store: MemoryStore) -> None:
     """The service may have carried it out."""
     left = asyncio.Event()

@@ -1,14 +1,20 @@
-"""Pure parts of the catalogue's pages."""
+"""The catalogue's pages, and the commands that pages show."""
 
 from __future__ import annotations
 
+import re
+import shlex
+from html import unescape
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from mao_gateway.pages.first_run.catalogue import MAX_LISTED, describe_needs, install_body, install_line
 from mao_gateway.pages.first_run.steps import welcome_address
 from mao_shared.models.catalogue import CatalogueEntry
+from tests.support.memory_node import memory_node
 
 
 def entry(*items: tuple[str, str, str], **more: Any) -> CatalogueEntry:
@@ -79,3 +85,27 @@ def test_install_line() -> None:
 def test_welcome_address() -> None:
     assert welcome_address() == welcome_address(tool="", run=None) == "/ui/welcome"
     assert welcome_address(tool="a&b", dataset="d") == "/ui/welcome?tool=a%26b&dataset=d"
+
+
+HOSTILE = "x; touch y"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/ui/catalogue?q={}",
+        "/ui/runs?pipeline={}",
+        "/ui/audit?subject={}",
+        "/ui/audit?actor={}",
+        "/ui/alarms?of={}",
+        "/ui/welcome?pipeline={}&tool={}&dataset={}",
+    ],
+)
+async def test_commands_of_pages_quote_what_an_address_says(tmp_path: Path, address: str) -> None:
+    """A link from elsewhere must not make a command that does something else when it is pasted."""
+    async with memory_node(tmp_path) as node:
+        answer = await node.client.get(address.replace("{}", quote(HOSTILE)))
+    assert answer.status_code == 200
+    lines = [unescape(line) for line in re.findall(r'<p class="cmd"><span>(.*?)</span>', answer.text)]
+    for line in lines:
+        assert "touch" not in line or HOSTILE in shlex.split(line)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from mao_gateway.pages import formats, marks, plots
-from mao_gateway.pages.forms import MAX_KEPT, Message, Messages, back_to
+from mao_gateway.pages.forms import MAX_KEPT, MAX_KEPT_TEXT, Message, Messages, back_to
 from mao_gateway.pages.plots import PlotPoint
 from mao_shared.errors import InvalidInput
 
@@ -132,3 +132,12 @@ def test_back_to_only_own_pages(target: str) -> None:
 
 def test_back_to_replaces_the_message() -> None:
     assert back_to("/ui/runs?m=old&phase=failed", "new").headers["location"] == "/ui/runs?phase=failed&m=new"
+
+
+def test_messages_do_not_keep_fields_without_limit() -> None:
+    messages = Messages()
+    small, large = (Message(False, "no", fields={"note": "x" * size}) for size in (100, MAX_KEPT_TEXT + 1))
+    for message, fields in ((small, small.fields), (large, {})):
+        found = messages.find(messages.keep(message))
+        assert found is not None
+        assert (found.text, found.fields) == ("no", fields)

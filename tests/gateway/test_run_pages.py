@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from mao_shared.settings import SERVICES
 
 from .conftest import Open
 
@@ -87,3 +91,21 @@ async def test_run_elsewhere_asks_once_for_its_log(open_gateway: Open) -> None:
         pages = [await client.get(ADDRESS) for _ in range(3)]
     assert all("said" in page.text for page in pages)
     assert asked.count("/federation/logs") == 1
+
+
+async def test_form_reads_nothing_for_a_page_that_is_not_shown(open_gateway: Open) -> None:
+    """Such reads were cancelled, which closed connections to the services and filled the log."""
+    asked: list[str] = []
+
+    async def service(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(f"{scope['method']} {scope['path']}")
+        for _ in range(100):  # whatever else was begun gets its turn
+            await asyncio.sleep(0)
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async with open_gateway(dict.fromkeys(SERVICES, service)) as client:
+        assert (await client.post("/ui/pipelines/daily/run")).status_code == 303
+    assert "POST /pipeline/run" in asked
+    assert not [call for call in asked if call.startswith("GET /alarms")]

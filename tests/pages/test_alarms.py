@@ -129,6 +129,8 @@ def test_read_rule_and_its_row() -> None:
         {"name": "x", "reminder": "soon"},
         {"name": "x", "reminder": "nan"},
         {"name": "x", "failures": "inf"},
+        {"name": "x", "failures": "1e300"},
+        {"name": "x", "reminder": "1e308"},  # in seconds it would be infinite
     ],
 )
 def test_read_rule_refuses(fields: dict[str, str]) -> None:

@@ -14,6 +14,7 @@ from mao_scheduler.runs.health import MAX_PING_AGE, Change, judge, judge_late, l
 from mao_scheduler.scheduler import Scheduler
 from mao_shared import keys
 from mao_shared.models import Alarm, DatasetRef, Failure, Run
+from mao_shared.models.check import Quarantine, QuarantineState
 from mao_shared.models.notification import Channel, Heartbeat, Message, Notice, PipelineHealth
 from mao_shared.models.run import CoveredTicks, MissedWhy
 from mao_shared.reconcile import background
@@ -226,6 +227,14 @@ def test_pings_name_start_and_outcome_of_a_run() -> None:
     assert pings(missed("m1", 1), START, now) == []
     never_started = ended("r1", RunPhase.CANCELLED, 1, started_at=None)
     assert pings(never_started, START, now) == []
+
+
+@pytest.mark.parametrize("state", ["waiting", "accepted", "discarded"])
+def test_pings_say_of_a_quarantined_output_that_it_is_missing(state: QuarantineState) -> None:
+    one = ended("r1", SUCCEEDED, 1)
+    held = Quarantine(commit="c" * 40, branch="quarantine/node-1", state=state)
+    one = one.with_step(0, one.steps[0].model_copy(update={"quarantine": held}))
+    assert [ping.event for ping in pings(one, START, START + timedelta(minutes=2))] == ["start", "fail"]
 
 
 def test_pings_are_not_made_for_what_is_old_or_before_the_heartbeat() -> None:

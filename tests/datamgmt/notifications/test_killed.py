@@ -36,7 +36,7 @@ from mao_shared.conditions import Conditions
 from mao_shared.models import Alarm, Run
 from mao_shared.models.notification import ChannelRequest, Message, Notice, Rule
 from mao_shared.reconcile import background
-from mao_shared.service.alarms import alarm_writes
+from mao_shared.service.alarms import INHERITED_SECONDS, alarm_writes
 from mao_shared.states import RunPhase
 from mao_shared.store import Check, Put, Records, Store, Write, dump
 from mao_shared.store.memory import MemoryStore
@@ -279,6 +279,48 @@ async def test_messages_are_retried_with_growing_pauses_and_given_up(
         await eventually_answers(lambda: _is_clear(node), 60)
     assert node.outside.sent == ["[node-1] over: disk is short of space"]
     assert RETRY.maximum == 3600
+
+
+async def test_messages_that_fail_are_reported_again_after_a_restart(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the alarm about the channel would end, and be raised again by the next attempt."""
+    made = node.notifications(monkeypatch)
+    await made.channels.add(ChannelRequest(name="mail", url="mailto://lab.example"))
+    node.outside.refuses = "no"
+
+    async def is_reported() -> bool:
+        return [condition.name for condition in node.conditions.current()] == ["channel"]
+
+    async with background(*made.loops()):
+        await raise_alarm(node.store)
+        await eventually_answers(is_reported, 3600)
+        await asyncio.sleep(86400)
+    node.conditions = Conditions()
+    attempts = node.outside.attempts
+    async with background(*node.notifications(monkeypatch).loops()):
+        await eventually_answers(is_reported, INHERITED_SECONDS / 2)
+    assert node.outside.attempts == attempts
+
+
+async def test_messages_to_a_channel_that_is_gone_are_given_up(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may be written while its channel is removed."""
+    late = Message(
+        id="a1~gone~raised", channel="gone", event="raised", about="a1", created_at=SystemClock().now()
+    )
+    made = node.notifications(monkeypatch)
+    async with background(*made.loops()):
+        await made.channels.messages.create(late.id, late)
+        await eventually_answers(lambda: _is_given_up(node.store, late.id), 60)
+        await asyncio.sleep(86400)
+    assert node.conditions.current() == []
+
+
+async def _is_given_up(store: Store, name: str) -> bool:
+    found = await Records(store, keys.messages_prefix(NODE), Message).get(name)
+    return found is not None and found.record.given_up
 
 
 async def _is_sent(node: Node, count: int) -> bool:

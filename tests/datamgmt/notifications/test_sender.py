@@ -78,6 +78,8 @@ async def test_sender_says_which_setting_allows_an_address() -> None:
         "json://lab.example/?template=/etc/passwd",
         "fcm://project@key/device?keyfile=/etc/passwd",
         "mailto://lab.example?attach=/etc/passwd",
+        "mailto://ada:secret@lab.example?pgp=yes&pgppub=/etc/passwd",
+        "mailtos://ada:secret@lab.example?pgpprv=/etc/passwd",
         "json://lab.example/?%74emplate=/etc/passwd",
         "nosuchservice://lab.example",
         "slack://",

@@ -73,12 +73,13 @@ class RunAnalysis:
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """Return the coroutines to run while the app is up."""
-        return [self._mirror.run(), self._controller.run()]
+        return [self._mirror.run(), self._controller.run(), self._check_alarms.run()]
 
     def requests(self, run: Run, step: StepRun) -> Sequence[Put]:
         """Return the writes for the transaction that ends a step; none if there is nothing to analyse."""
         has_metrics = step.phase is StepPhase.SUCCEEDED and step.snapshot is not None and step.spec.metrics
-        if not has_metrics and not step.checks and step.phase is not StepPhase.SKIPPED:
+        has_checks = step.checks or self._check_alarms.is_open(run, step)
+        if not has_metrics and not has_checks and step.phase is not StepPhase.SKIPPED:
             return ()
         request = AnalysisRequest(run=run.id, step=step.spec.name, requested_at=self._clock.now())
         return [Put(keys.analysis(self._runs.node, run.id, step.spec.name), dump(request))]

@@ -16,12 +16,15 @@ from mao_shared.clock import Clock
 from mao_shared.logs import get_logger
 from mao_shared.models import Alarm, Run, StepRun
 from mao_shared.models.check import CheckHealth, CheckResult, OpenCheck, strongest_reaction
+from mao_shared.reconcile import Mirror
 from mao_shared.service.alarms import alarm_writes
 from mao_shared.store import Check, Put, Records, Store, Unreadable, Write, dump, retry_lost
 
 log = get_logger(__name__)
 
 CHECK = "check"
+_UPDATED = {"count", "detail", "value", "next"}
+"""Fields of an open alarm that follow the newest run; its id and run are those of the first."""
 _EFFECTS = {
     "warn": "the output was published all the same",
     "quarantine": "the output is quarantined",
@@ -40,8 +43,8 @@ class Change:
 
 def judge_checks(health: CheckHealth, run: Run, step: StepRun, ended: datetime) -> Change | None:
     """Return what the checks of a run's step change; None for nothing, as for one judged before. Pure."""
-    if not step.checks or run.reproduces is not None:
-        return None
+    if run.reproduces is not None or (step.spec.checks and not step.checks):
+        return None  # it has failed before its checks
     if health.judged_at is not None and (ended, run.id) <= (health.judged_at, health.judged or ""):
         return None
     failing: dict[str, OpenCheck] = {}
@@ -56,7 +59,7 @@ def judge_checks(health: CheckHealth, run: Run, step: StepRun, ended: datetime) 
         if known is None:
             raised.append(alarm)
         else:
-            changed[known.alarm] = {"count": count, "detail": alarm.detail, "value": alarm.value}
+            changed[known.alarm] = alarm.model_dump(include=_UPDATED)
         failing[result.name] = OpenCheck(alarm=alarm.id if known is None else known.alarm, count=count)
     for name, known in sorted(health.failing.items()):
         if name not in failing:  # it passes, or the step has it no longer
@@ -92,6 +95,10 @@ def _alarm(run: Run, step: StepRun, result: CheckResult, ended: datetime, count:
     )
 
 
+def _name(run: Run, step: StepRun) -> str:
+    return f"{run.pipeline}/{step.spec.name}"
+
+
 class CheckAlarms:
     """Raises and ends the alarms about the checks of this node's runs."""
 
@@ -99,11 +106,21 @@ class CheckAlarms:
         self._node, self._store, self._clock = node, store, clock
         self._healths = Records(store, keys.check_health_prefix(node), CheckHealth, unreadable)
         self._alarms = Records(store, keys.alarms_prefix(node), Alarm, unreadable)
+        self._known = Mirror(self._healths)
+
+    async def run(self) -> None:
+        """Follow which checks fail, until cancelled."""
+        await self._known.run()
+
+    def is_open(self, run: Run, step: StepRun) -> bool:
+        """True if a check of the step is known to fail; its alarm ends even if the step has no checks now."""
+        stored = self._known.get(_name(run, step))
+        return stored is not None and bool(stored.record.failing)
 
     async def note(self, run: Run, step: StepRun) -> None:
         """Write what the checks of an ended run's step change. May be repeated."""
         ended = run.finished_at or run.created_at
-        name = f"{run.pipeline}/{step.spec.name}"
+        name = _name(run, step)
 
         async def attempt() -> bool | None:
             stored = await self._healths.get(name)

@@ -33,6 +33,7 @@ GIVE_UP_PING_AFTER = timedelta(hours=1)  # later, a ping would say that somethin
 TRIES_BEFORE_CONDITION = 3
 KEEP_DONE, KEEP_DONE_FOR = 1000, timedelta(days=30)
 RETENTION_PERIOD = 3600.0  # seconds
+REMOVED = "the channel was removed"
 STOP_GRACE = 5.0  # seconds for a message that is being sent while the service stops
 
 
@@ -255,6 +256,7 @@ class Channels:
             return 1.0  # the mirror follows
         message, now = stored.record, self._clock.now()
         if (wait := seconds_until_due(message, now)) > 0:
+            self._report_condition(message)  # a service that was restarted has forgotten it
             return wait
         work = asyncio.ensure_future(self._deliver(stored))
         try:
@@ -275,7 +277,10 @@ class Channels:
             self._clear_condition(message.channel)
         else:
             after = after_failure(message, error, now)
-            self._report_condition(after)
+            if error == REMOVED:  # while a message to it was written
+                after = after.model_copy(update={"given_up": True})
+            else:
+                self._report_condition(after)
         revision = await self.messages.replace(message.id, after, stored.revision)
         if revision is not None:
             self._mirror.note(message.id, after, revision)
@@ -291,7 +296,7 @@ class Channels:
                 return await self._heartbeats.ping(message)
             channel = await self.records.get(message.channel)
             if channel is None:
-                return "the channel was removed"
+                return REMOVED
             url = await asyncio.to_thread(self._sealed.open, channel.record.sealed)
         except MaoError as error:
             return error.detail

@@ -32,7 +32,9 @@ LOCAL_SERVICES = frozenset(
     {"dbus", "gio", "glib", "gnome", "gntp", "growl", "kde", "macosx", "qt", "syslog", "windows"}
 )
 """Services of Apprise on this machine's desktop or log, not of a host."""
-FILE_OPTIONS = frozenset({"attach", "keyfile", "pgpkey", "subfile", "template", "pgp_key"})
+FILE_OPTIONS = frozenset(
+    {"attach", "keyfile", "pgp_key", "pgpkey", "pgpprv", "pgppub", "subfile", "template"}
+)
 """Options of Apprise's URLs that name a file on this machine."""
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

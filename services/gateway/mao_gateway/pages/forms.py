@@ -13,7 +13,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -23,6 +23,7 @@ from starlette.responses import RedirectResponse
 from mao_shared.errors import InvalidInput, MaoError
 
 MAX_KEPT = 200  # messages; the oldest are dropped
+MAX_KEPT_TEXT = 20_000  # characters of the fields of one; with more, all have to be typed again
 MAX_FIELDS = 200
 KEY_FIELD = "idempotency_key"
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -48,6 +49,8 @@ class Messages:
     def keep(self, message: Message) -> str:
         """Keep a message; return its word."""
         word = secrets.token_urlsafe(9)
+        if sum(map(len, message.fields.values())) > MAX_KEPT_TEXT:
+            message = replace(message, fields={})
         self._kept[word] = message
         if len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)

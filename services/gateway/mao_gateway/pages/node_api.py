@@ -20,7 +20,7 @@ from mao_shared.clients.responses import read_json, read_record_body
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Listing
 from mao_shared.request_context import AS_OF_HEADER, REMOVED_HEADER, parse_as_of
-from mao_shared.web.envelope import FORWARDED_KEY
+from mao_shared.web.envelope import CLIENT_LEFT, FORWARDED_KEY
 from mao_shared.web.operations import OPERATION_KEY, SENT_KEY, read_operation
 
 M = TypeVar("M", bound=BaseModel)
@@ -128,7 +128,12 @@ class NodeApi:
         """
         self._scope[FORWARDED_KEY] = find_route(path).service
         headers = None if key is None else {"Idempotency-Key": key}
-        response = await self._call(method, path, query, body, find_route(path).timeout, headers)
+        try:
+            response = await self._call(method, path, query, body, find_route(path).timeout, headers)
+        except BaseException as error:  # the service may have carried it out
+            status = error.status if isinstance(error, MaoError) else CLIENT_LEFT
+            self._scope.setdefault(SENT_KEY, []).append((None, status))
+            raise
         self.cache.forget_recent()
         operation = self._scope[OPERATION_KEY] = read_operation(response.headers)
         if operation is not None and operation[1] is None:  # a creation, whose body names the record

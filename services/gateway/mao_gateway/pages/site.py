@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shlex
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,6 +69,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    found.filters["shell"] = shlex.quote
     found.globals.update(
         icon=marks.icon,
         key_field=KEY_FIELD,
@@ -116,7 +118,9 @@ class Page:
         self.api = NodeApi(gateway.proxy, request.scope, answers_of(request))
         self.clock = formats.Clock(datetime.now(UTC), zone)
         self.message: Message | None = messages.find(request.query_params.get("m"))
-        self._frame = asyncio.create_task(self._read_frame())  # while the handler reads its own parts
+        self._frame: asyncio.Task[Frame] | None = None
+        if request.method == "GET":
+            self._begin_frame()  # while the handler reads its own parts; a form is answered by a redirect
 
     @property
     def node(self) -> str:
@@ -133,17 +137,17 @@ class Page:
 
     async def status(self) -> NodeStatus:
         """Return the node's status, which the frame shows."""
-        return (await self._frame).status
+        return (await self._begin_frame()).status
 
     async def alarms(self) -> list[Alarm]:
         """Return the open alarms, newest first."""
-        return (await self._frame).alarms
+        return (await self._begin_frame()).alarms
 
     async def render(
         self, template: str, *, section: str, title: str, status: int = 200, **context: Any
     ) -> HTMLResponse:
         """Render a template. `section`: the page's name in the navigation."""
-        frame = await self._frame
+        frame = await self._begin_frame()
         found = environment().get_template(template)
         text = await asyncio.to_thread(
             found.render,
@@ -160,6 +164,11 @@ class Page:
             answer.set_cookie(ZONE_COOKIE, zone, httponly=True, samesite="strict", max_age=10**8)
         return answer
 
+    def _begin_frame(self) -> asyncio.Task[Frame]:
+        if self._frame is None:
+            self._frame = asyncio.create_task(self._read_frame())
+        return self._frame
+
     async def _read_frame(self) -> Frame:
         own = conditions_of(self.request.app)
         status, alarms = await asyncio.gather(
@@ -172,8 +181,9 @@ class Page:
 
     async def close(self) -> None:
         """Wait for what a page that was not rendered has begun."""
-        self._frame.cancel()
-        await asyncio.gather(self._frame, return_exceptions=True)
+        if self._frame is not None:
+            self._frame.cancel()
+            await asyncio.gather(self._frame, return_exceptions=True)
 
 
 def answers_of(request: Request) -> AnswerCache:

@@ -16,6 +16,7 @@ from mao_shared.reconcile import every
 from mao_shared.store import Records
 
 CHECK_PERIOD = 300.0  # seconds
+FIRST_CHECK_SECONDS = 90.0  # other nodes may start with this one; an alarm stays open for so long and longer
 
 
 def silent_nodes(
@@ -55,14 +56,14 @@ class SilentNodes:
             CHECK_PERIOD,
             self.check,
             name="silent-nodes",
-            initial_delay=CHECK_PERIOD,
+            initial_delay=FIRST_CHECK_SECONDS,
             conditions=self._conditions,
         )
 
     async def check(self) -> None:
-        """Report and clear the condition; while the federation does not answer, nothing is known."""
+        """Report and clear the condition; it stays as it is while the federation does not answer."""
         shared = self._repositories.federation
-        if self._repositories.one_store or (isinstance(shared, FederationStore) and shared.away_since):
+        if self._repositories.one_store:
             self._conditions.clear_all_but("node-silent", ())
             return
         identities = Records(shared, keys.identities_prefix(), Identity, self._repositories.unreadable)
@@ -73,6 +74,8 @@ class SilentNodes:
             record = await self._last_seen(one.node) if one.node not in present else None
             if record is not None:
                 seen[one.node] = record.seen_at
+        if isinstance(shared, FederationStore) and shared.away_since:
+            return  # these are copies, from which nobody's silence is known
         silent = silent_nodes(others, present, seen, self._clock.now(), self._patience)
         for node, last in sorted(silent.items()):
             self._conditions.report(

@@ -204,14 +204,15 @@ def judge_late(health: PipelineHealth, late: Run | None, now: datetime) -> Chang
 def pings(run: Run, since: datetime, now: datetime) -> list[Message]:
     """Return the pings about a run, those about events after `since`, when the heartbeat was set.
 
-    A cancelled run counts as failed: there is no result. A missed tick is not reported; that no ping comes is
-    what the receiver watches for.
+    A cancelled run counts as failed, and so does one whose output was quarantined: nothing was published. A
+    missed tick is not reported; that no ping comes is what the receiver watches for.
     """
     if run.reproduces is not None:
         return []
     events: list[tuple[str, datetime | None]] = [("start", run.started_at)]
     if run.started_at is not None and run.phase is not RunPhase.RUNNING:
-        events.append(("success" if run.phase is RunPhase.SUCCEEDED else "fail", run.finished_at))
+        is_well = run.phase is RunPhase.SUCCEEDED and not any(step.quarantine for step in run.steps)
+        events.append(("success" if is_well else "fail", run.finished_at))
     return [
         Message(
             id=message_id(run.id, run.pipeline, event),

@@ -248,6 +248,7 @@ def _quiet(quiet: QuietHours) -> str:
     return f"{quiet.start} to {quiet.end} {quiet.timezone}"
 
 
+MAX_NUMBER = 1e9  # that a form takes; the API has limits of its own
 CHANNEL_FIELD = "channel:"  # beginning of the names of the fields that choose a channel
 
 
@@ -262,6 +263,7 @@ def read_rule(fields: Mapping[str, str]) -> dict[str, Any]:
     if start is not None:
         quiet = {"start": start, "end": end, "timezone": fields.get("zone", "UTC")}
     hours = _number(fields.get("reminder"), "reminder")
+    failures = _number(fields.get("failures"), "failures")
     return {
         "name": fields["name"],
         "kinds": _words(fields.get("kinds", "")),
@@ -272,7 +274,7 @@ def read_rule(fields: Mapping[str, str]) -> dict[str, Any]:
         ),
         "reminder": None if hours is None else hours * 3600,
         "quiet": quiet,
-        "failures": int(_number(fields.get("failures"), "failures") or 1),
+        "failures": 1 if failures is None else int(failures),
         "ends": "ends" in fields,
     }
 
@@ -288,6 +290,8 @@ def _number(text: str | None, field: str) -> float | None:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
-        raise InvalidInput(f"{field}: {text!r} is not a number.", next="Write a number.")
+    if not abs(value) <= MAX_NUMBER:
+        raise InvalidInput(
+            f"{field}: {text[:80]!r} is no number up to {MAX_NUMBER:g}.", next="Write a number."
+        )
     return value

@@ -36,7 +36,7 @@ router = APIRouter(include_in_schema=False)
 CACHE_SECONDS = 60
 SHOWN_TICKS = 60
 MAX_PIPELINES = 10
-_GOOD, _BAD, _RUNNING = "sL", "fml", "rwk"
+_BAD, _HELD, _RUNNING = "fml", "q", "rwk"
 _BADGE_COLOURS = {"ok": "#13736a", "bad": "#9c1030", "off": "#535d6b"}
 _LETTER = 6.6  # width of a letter of the badge, in pixels
 
@@ -65,6 +65,8 @@ class PublicStatus:
         known = [letter for letter in ended if letter]
         if any(letter in _BAD for letter in known):
             return "bad", "the last collection did not succeed"
+        if _HELD in known:
+            return "bad", "the last data are held back by a check"
         if known:
             return "ok", "data comes in"
         if self.last is None:
