@@ -80,7 +80,7 @@ def newest_run(client: MaoClient, pipeline: str | None) -> Run:
         if found is None:
             of = f" of the pipeline {pipeline!r}" if pipeline else ""
             next_step = f"Start one: maoctl pipeline run {pipeline or 'NAME'}"
-            raise NotFound(f"There is no run{of} with logs.", next=next_step)
+            raise NotFound(f"There is no run{of} yet.", next=next_step)
         return found
 
 

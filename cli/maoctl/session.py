@@ -152,7 +152,14 @@ def connect(
     from mao_shared.clients.gateway import MaoClient
 
     set_on_retry_hooks(())
-    return MaoClient(config.url, token=config.token, timeout=timeout, attempts=attempts, on_stale=on_stale)
+    return MaoClient(
+        config.url,
+        token=config.token,
+        timeout=timeout,
+        attempts=attempts,
+        on_stale=on_stale,
+        agent="maoctl",
+    )
 
 
 OutputOption = Annotated[

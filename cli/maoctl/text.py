@@ -11,6 +11,7 @@ from typing import Any
 from mao_shared.text import HARMFUL
 from mao_shared.text import harmless as harmless
 from mao_shared.text import harmless_line as harmless_line
+from mao_shared.text import one_line as one_line
 
 
 def harmless_json(text: str) -> str:
@@ -83,11 +84,6 @@ def size(value: float | None) -> str:
 def short_commit(commit: str | None) -> str:
     """Return the first ten digits of a commit id; empty for None."""
     return (commit or "")[:10]
-
-
-def one_line(text: str) -> str:
-    """Return the lines joined by ` | `, or by a space after a colon."""
-    return " | ".join(line.strip() for line in text.splitlines() if line.strip()).replace(": | ", ": ")
 
 
 def plain(value: Any) -> str:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
-from mao_shared.errors import Conflict, Forbidden, Unavailable
+from mao_shared.errors import Conflict, Forbidden, NotFound, Unavailable
 
 from .preflight import (
     LOCK,
@@ -37,13 +37,20 @@ COMMANDS = {"backup": "take", "restore": "restore"}
 async def run_backup(settings: NodeSettings, arguments: Sequence[str]) -> int:
     """Run the backup program; return its exit code.
 
-    Raises Conflict (`node-running` for a restore), Forbidden (`other-user`), and the errors of `lock`.
+    Raises Conflict (`node-running` for a restore), Forbidden (`other-user`), NotFound (`no-node-here` for a
+    backup), and the errors of `lock`.
     """
     command, *rest = arguments
     owner = _owner(settings.data_dir)
     may_run = os.geteuid() == 0 and command == "backup" and (settings.data_dir / LOCK).exists()
     if owner is not None and not may_run:
         raise _other_user(settings.data_dir, owner, command)
+    if command == "backup" and not (settings.data_dir / LOCK).exists():
+        raise NotFound(
+            f"No node has run in {settings.data_dir}, so there is nothing to back up.",
+            code="no-node-here",
+            next="Call it in the folder in which the node is started, or with the node's MAO_DATA_DIR.",
+        )
     specs = {spec.name: spec for spec in node_processes(settings, os.environ)}
     env = specs["datamgmt"].env
     try:

@@ -25,3 +25,8 @@ def harmless(text: str) -> str:
 def harmless_line(text: str) -> str:
     """Return one line of text with all control characters escaped."""
     return _HARMFUL_IN_LINE.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """Return the lines joined by ` | `, or by a space after a colon."""
+    return " | ".join(line.strip() for line in text.splitlines() if line.strip()).replace(": | ", ": ")

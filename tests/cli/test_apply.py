@@ -161,6 +161,19 @@ def test_apply_of_a_folder_in_the_order_of_references(
     assert "maoctl pipeline enrol" not in done.err  # the file declares the enrolment
 
 
+def test_apply_of_a_changed_pipeline_says_how_to_approve_it(
+    maoctl: Maoctl, node: RememberingGateway, tmp_path: Path
+) -> None:
+    file = tmp_path / "daily.yaml"
+    file.write_text(maoctl("pipeline", "get", "daily", "-o", "yaml").out + "description: new\n", "utf-8")
+
+    done = maoctl("apply", "-f", str(file))
+
+    assert done.out == "pipeline/daily updated\n", done.err
+    assert done.err == "next: maoctl pipeline approve daily\n"
+    assert maoctl("apply", "-f", str(file), "--dry-run").err == ""
+
+
 @pytest.mark.parametrize(
     ("fields", "calls"),
     [

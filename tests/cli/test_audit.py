@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from mao_shared import __version__
+
 from . import documents
 from .conftest import Maoctl
 from .gateways import RememberingGateway
@@ -90,3 +92,9 @@ def test_calls_are_part_of_the_trace_that_the_environment_names(
     assert maoctl("audit").code == 0
     [call] = gateway.called("GET", "/audit")
     assert call.headers.get("traceparent") == sent
+
+
+def test_calls_name_the_program_for_the_audit_log(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.answer("GET", "/audit", page())
+    maoctl("audit")
+    assert gateway.calls[-1].headers["user-agent"] == f"maoctl/{__version__}"

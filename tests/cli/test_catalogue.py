@@ -102,7 +102,9 @@ def test_catalogue_file_that_is_none(maoctl: Maoctl, gateway: RememberingGateway
 
 def test_catalogue_install_reports_records(maoctl: Maoctl, gateway: RememberingGateway) -> None:
     gateway.answer("POST", "/catalogue/plan", READY)
-    gateway.answer("POST", "/catalogue/install", INSTALLED | {"cron": "0 4 * * *"})
+    gateway.answer(
+        "POST", "/catalogue/install", INSTALLED | {"cron": "0 4 * * *", "timezone": "Europe/Zurich"}
+    )
     given = ["--dataset", f"raw={REMOTE}", "--local", "--image", "crawler=mine:1", "--agree", "docker socket"]
     done = maoctl("catalogue", "install", "survey", *given, "--keep", "--source", "lab")
     assert done.code == 0
@@ -110,7 +112,7 @@ def test_catalogue_install_reports_records(maoctl: Maoctl, gateway: RememberingG
         "pipeline/survey created",
         "tool/crawler created",
         "pipeline/survey installed",
-        "next: maoctl pipeline run survey --cron '0 4 * * *'",
+        "next: maoctl pipeline run survey --cron '0 4 * * *' --timezone Europe/Zurich",
     ]
     expected = {"name": "survey", "kind": "pipelines", "source": "lab", "local": True, "existing": "keep"}
     expected |= {"datasets": {"raw": REMOTE}, "images": {"crawler": "mine:1"}, "agree": ["docker socket"]}
@@ -223,7 +225,7 @@ def test_catalogue_install_schedules(maoctl: Maoctl, gateway: RememberingGateway
     gateway.answer("POST", "/pipeline/run", schedule | {"created_at": "2026-01-31T12:00:00Z"}, 201)
     done = maoctl("catalogue", "install", "survey", "--cron", "@daily", "--timezone", "Europe/Zurich")
     assert done.code == 0, done.err
-    assert "job/survey-0a1b2c scheduled" in done.err
+    assert done.err.endswith("pipeline/survey installed\njob/survey-0a1b2c scheduled\n")
     [call] = gateway.called("POST", "/pipeline/run")
     assert call.body == {"name": "survey", "cron": "@daily", "timezone": "Europe/Zurich"}
 

@@ -268,6 +268,14 @@ def test_shortened_run_id_must_be_unique(maoctl: Maoctl, gateway: RememberingGat
     assert RUN in several.err
 
 
+def test_run_show_without_an_id_is_of_the_newest_run(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    gateway.keep("/runs", key="id")
+    assert maoctl("run", "show").err.startswith("error: There is no run yet.")
+    gateway.keep("/runs", ended(2, "missed"), ended(1), documents.run(RUN, created_at=ago(1)), key="id")
+
+    assert maoctl("run", "show", "-o", "name").out == f"run/{ended(1)['id']}\n"
+
+
 @pytest.mark.parametrize("typed", [RUN, f"run/{RUN}", "run/" + RUN[:20]])
 def test_run_id_with_its_kind(maoctl: Maoctl, gateway: RememberingGateway, typed: str) -> None:
     gateway.keep("/runs", running(), key="id")

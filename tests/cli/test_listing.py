@@ -67,6 +67,17 @@ def test_period_of_runs_is_asked_of_the_node(maoctl: Maoctl, runs: RememberingGa
     assert (call.query["since"], call.query["until"]) == ("2026-01-31T11:00:00Z", "2026-01-31T11:58:00Z")
 
 
+def test_alarm_of_several_lines_is_one_row(maoctl: Maoctl, gateway: RememberingGateway) -> None:
+    detail = "The tool exited with code 3. Its last output:\nno sensor answers\ngiving up"
+    alarm = {"id": "a", "kind": "run-failed", "node": "node-1", "detail": detail, "raised_at": ago(60)}
+    gateway.keep("/alarms", alarm, key="id")
+
+    shown = maoctl("alarm", "get").out
+
+    assert "Its last output: no sensor answers | giving up" in shown
+    assert "\\n" not in shown
+
+
 @pytest.mark.parametrize("option", ["--since", "--until"])
 def test_period_of_alarms(maoctl: Maoctl, gateway: RememberingGateway, option: str) -> None:
     alarm = {"kind": "spike", "node": "node-1", "detail": "d"}

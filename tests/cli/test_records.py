@@ -280,7 +280,7 @@ def test_tool_update_names_pipelines_that_pin_the_old_tool(
     result = maoctl("tool", "update", "crawler", "--image", "lab/crawler:9")
 
     assert result.code == 0
-    assert result.err.endswith("next: maoctl pipeline enrol daily\n")
+    assert result.err.endswith("next: maoctl pipeline approve daily\n")
 
 
 def test_job_backfill_says_how_to_continue(maoctl: Maoctl, gateway: RememberingGateway) -> None:

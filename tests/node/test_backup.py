@@ -49,3 +49,9 @@ def test_backup_and_restore_need_the_nodes_user(words: tuple[str, ...], uid: int
 def test_restore_of_a_missing_file_says_so(tmp_path: Path) -> None:
     done = called(tmp_path / "node", "restore", str(tmp_path / "none"))
     assert (done.returncode, "There is no file" in done.stderr) == (3, True), done.stderr
+
+
+def test_backup_where_no_node_has_run_is_refused(tmp_path: Path) -> None:
+    done = called(tmp_path / "node", "backup", str(tmp_path / "backup.tar.gz"))
+    assert (done.returncode, "No node has run in" in done.stderr) == (3, True), done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -67,6 +67,12 @@ def test_open_row_leads_to_what_it_is_about(
     assert row.where.text
 
 
+def test_open_row_is_one_line() -> None:
+    said = "The tool exited with code 3. Its last output:\nno sensor answers\ngiving up"
+    row = open_row(alarm(detail=said), "node-1")
+    assert row.what == "The tool exited with code 3. Its last output: no sensor answers | giving up"
+
+
 @pytest.mark.parametrize(
     ("seen", "note"),
     [

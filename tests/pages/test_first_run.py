@@ -73,10 +73,18 @@ async def test_first_run_by_clicks_alone(new_node: NativeNode, tool_image: str) 
         await look_at(reader, page.url.removeprefix(new_node.url), "first-run-done")
 
         await page.get_by_label("When").select_option("every hour")
-        await page.get_by_role("button", name="Start").click()
+        await page.get_by_role("button", name="Start the schedule").click()
         await expect(page.get_by_text("probe is scheduled, for the first time")).to_be_visible()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("probe")
         await page.goto("/")
         await expect(page.get_by_role("heading", level=1)).to_have_text("Today")
+
+        await page.get_by_role("link", name="add a pipeline").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Add a pipeline")
+        await expect(page.get_by_role("heading", name="Or join others")).to_have_count(0)
+        await page.get_by_role("navigation").get_by_role("link", name="Pipelines").click()
+        await page.get_by_role("link", name="Add a pipeline").click()
+        await expect(page.get_by_role("form", name="Add a dataset")).to_be_visible()
     [job] = new_node.http.get("/jobs").json()["items"]
     assert (job["pipeline"], job["cron"]) == ("probe", "0 * * * *")
     entries = new_node.http.get("/audit", params={"limit": 100}).json()["items"]

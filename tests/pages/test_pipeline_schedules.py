@@ -137,6 +137,7 @@ async def test_pipeline_change_keeps_other_settings(node: NativeNode, made: Made
                 f"maoctl job remove {old['id']} --yes",
             ]
         )
+        await expect(page.locator("#schedule-preview")).to_contain_text("only if it is resumed first")
         await page.get_by_role("button", name="Change to these times").click()
         await said(page, "Changed: 0 5 * * * in UTC.")
     [job] = jobs_of(node, made)
@@ -150,7 +151,7 @@ async def test_pipeline_pause_and_resume_by_clicks(node: NativeNode, made: Made)
     async with reading(node.url) as reader:
         page = await reader.open(made.path)
         await page.get_by_role("button", name="Pause").click()
-        await said(page, "Paused: its ticks are recorded as missed")
+        await said(page, "Paused: no tick runs until it is resumed")
         await expect(page.locator("#pipeline-schedules h3")).to_contain_text("paused")
         assert [job["paused"] for job in jobs_of(node, made)] == [True]
         await page.get_by_role("button", name="Resume").click()

@@ -129,6 +129,17 @@ async def test_strips_read_history_live_runs_and_changes(clock: ManualClock) -> 
         await eventually_answers(is_current)
 
 
+async def test_strips_say_which_schedules_are_paused(clock: ManualClock) -> None:
+    own = MemoryStore()
+    paused = schedule("0 4 * * *").model_copy(update={"id": "crawler-2", "paused": True, "paused_at": START})
+    await put(own, enrolment(), schedule("* * * * *"), paused)
+    async with publishing_scheduler(own, own, clock) as made:
+        await made.run_mirror.synced.wait()
+        strip = await made.strips.one("crawler")
+    assert sorted(strip.schedules) == ["* * * * * UTC", "0 4 * * * UTC (paused)"]
+    assert not strip.paused
+
+
 async def test_strips_are_published_to_the_federation(clock: ManualClock) -> None:
     own, federation = MemoryStore(), MemoryStore()
     await put(own, enrolment(), schedule("0 * * * *"))

@@ -71,8 +71,11 @@ def apply(
     enrolled = {item.name for item in wanted if item.kind == "enrolment"}
     created = [done["name"] for done in results if (done["kind"], done["result"]) == ("pipeline", "created")]
     left = [name for name in created if name not in enrolled]
-    if left and not dry_run and session.output.for_people:
-        say("next: " + "\n      ".join(f"maoctl pipeline enrol {name}" for name in left))
+    changed = [done["name"] for done in results if (done["kind"], done["result"]) == ("pipeline", "updated")]
+    steps = [f"maoctl pipeline enrol {name}" for name in left]
+    steps += [f"maoctl pipeline approve {name}" for name in changed]
+    if steps and not dry_run and session.output.for_people:
+        say("next: " + "\n      ".join(steps))
 
 
 def _apply_one(session: CliSession, wanted: Wanted, dry_run: bool) -> str:

@@ -287,7 +287,7 @@ def install(
     for name in wanted:
         try:
             with did_you_mean((name, lambda: _names(session, kind, source, content))):
-                entry = _install(session, base | {"name": name}, remote, dry_run=dry_run)
+                entry = _install(session, base | {"name": name}, remote, cron, dry_run=dry_run)
             done.append(entry)
             worst = max(worst, ExitCode.FAILED if dry_run and _is_blocked(entry) else ExitCode.OK)
             if cron is not None and not dry_run and kind is Kind.PIPELINES:
@@ -314,9 +314,12 @@ def _is_blocked(entry: CatalogueEntry) -> bool:
 
 
 def _install(
-    session: CliSession, fields: dict[str, Any], remote: str | None, *, dry_run: bool
+    session: CliSession, fields: dict[str, Any], remote: str | None, cron: str | None, *, dry_run: bool
 ) -> CatalogueEntry:
-    """Plan, ask on a terminal for what is missing, and install. Raises InvalidInput, CommandError."""
+    """Plan, ask on a terminal for what is missing, and install; `cron`: how it is scheduled afterwards.
+
+    Raises InvalidInput, CommandError.
+    """
     from mao_shared.models.catalogue import InstallRequest
 
     request = records.build(InstallRequest, fields)
@@ -339,10 +342,17 @@ def _install(
     for note in installed.notes:
         say(f"note: {note}")
     say(f"{_record(installed)} installed")
-    if installed.kind == "pipelines":
-        proposed = f" --cron {shlex.quote(installed.cron)}" if installed.cron else ""
-        say(f"next: maoctl pipeline run {installed.name}{proposed or ' --wait'}")
+    if installed.kind == "pipelines" and cron is None:
+        say(f"next: maoctl pipeline run {installed.name} {_proposed(installed)}")
     return installed
+
+
+def _proposed(entry: CatalogueEntry) -> str:
+    """Return the options that schedule a pipeline as its entry proposes."""
+    if not entry.cron:
+        return "--wait"
+    zone = f" --timezone {shlex.quote(entry.timezone)}" if entry.timezone else ""
+    return f"--cron {shlex.quote(entry.cron)}{zone}"
 
 
 def _record(entry: CatalogueEntry) -> str:

@@ -48,7 +48,7 @@ def show(
 
 @app.command(epilog=example("maoctl job pause daily-3f2a1c"))
 def pause(context: typer.Context, job: JobArgument, output: OutputOption = None) -> None:
-    """Pause a job: its ticks are recorded as missed until it is resumed."""
+    """Pause a job: no ticks run; they are recorded as missed when it is resumed."""
     session = get_session(context, output)
     with did_you_mean((job, session.client.jobs)):
         session.done(JOB, session.client.jobs.pause(job), "paused")
@@ -64,7 +64,10 @@ def resume(context: typer.Context, job: JobArgument, output: OutputOption = None
 
 @app.command(epilog=example("maoctl job remove daily-3f2a1c --yes"))
 def remove(context: typer.Context, job: JobArgument, yes: YesOption = False) -> None:
-    """Remove a job; its runs stay."""
+    """Remove a job; its runs stay.
+
+    The ticks of a pause are not recorded: resume a paused job first if they should be.
+    """
     session = get_session(context)
     records.remove(session, session.client.jobs, JOB, job, yes)
 
@@ -80,7 +83,10 @@ def backfill(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print which ticks would run.")] = False,
     output: OutputOption = None,
 ) -> None:
-    """Run missed ticks."""
+    """Run the ticks of a time that have no run, also those before the job was created.
+
+    A tool is told the tick, but what it finds at its source is of today: look with --dry-run first.
+    """
     session = get_session(context, output)
     now = session.now
     begin, end = parse_moment(since, now), parse_moment(until, now) if until else now

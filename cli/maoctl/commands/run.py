@@ -29,6 +29,15 @@ LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum 
 PipelineOption = Annotated[
     str | None, typer.Option(help="Only runs of this pipeline.", show_default=False, autocompletion=pipelines)
 ]
+NewestRun = Annotated[
+    str | None,
+    typer.Argument(
+        help="Id of the run, or its beginning or end [default: the newest run].",
+        autocompletion=runs,
+        callback=strip_kind("run"),
+        show_default=False,
+    ),
+]
 PhaseOption = Annotated[
     str | None, typer.Option(help="Only runs in this phase, like failed.", show_default=False)
 ]
@@ -64,10 +73,10 @@ def list_runs(
 
 
 @app.command(epilog=example("maoctl run show 1f3a5c7d"))
-def show(context: typer.Context, run: RunArgument, output: OutputOption = None) -> None:
-    """Show a run with its steps, and why it failed."""
+def show(context: typer.Context, run: NewestRun = None, output: OutputOption = None) -> None:
+    """Show a run with its steps, and why it failed; the newest run if none is named."""
     session = get_session(context, output)
-    show_run(session, find_run(session.client, run))
+    show_run(session, find_run(session.client, run) if run else newest_run(session.client, None))
 
 
 def show_run(session: CliSession, run: Run) -> None:
@@ -93,15 +102,7 @@ def show_run(session: CliSession, run: Run) -> None:
 )
 def logs(
     context: typer.Context,
-    run: Annotated[
-        str | None,
-        typer.Argument(
-            help="Id of the run, or its beginning or end [default: the newest run].",
-            autocompletion=runs,
-            callback=strip_kind("run"),
-            show_default=False,
-        ),
-    ] = None,
+    run: NewestRun = None,
     pipeline: Annotated[
         str | None,
         typer.Option(

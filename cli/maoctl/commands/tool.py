@@ -239,7 +239,7 @@ def update(
     users = [pipeline.name for pipeline in pipelines if any(step.tool == name for step in pipeline.steps)]
     if users:
         say("Enrolled nodes still run the tool that they pinned.")
-        say("next: " + "\n      ".join(f"maoctl pipeline enrol {pipeline}" for pipeline in users))
+        say("next: " + "\n      ".join(f"maoctl pipeline approve {pipeline}" for pipeline in users))
 
 
 def _without(record: dict[str, Any], env: list[str], capabilities: list[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from maoctl.output import Column, Document, TableView, to_document
-from maoctl.text import relative, size
+from maoctl.text import one_line, relative, size
 
 if TYPE_CHECKING:
     from mao_shared import models
@@ -130,7 +130,7 @@ ALARM: TableView[models.Alarm] = TableView(
             spare=1,
         ),
         Column("ACKNOWLEDGED BY", lambda alarm, _: alarm.acknowledged and alarm.acknowledged.by, spare=2),
-        Column("DETAIL", lambda alarm, _: alarm.detail),
+        Column("DETAIL", lambda alarm, _: one_line(alarm.detail)),
     ],
     lambda alarm: alarm.id,
     lambda alarm: alarm.raised_at,

@@ -45,6 +45,7 @@ class MaoClient:
         transport: for tests.
         on_stale: called for each stale response, made of copies while the federation does not answer: with
             the time of the copies, and the federation's name if it has removed the node (else ``).
+        agent: name of the program, which the audit log of the node shows.
     """
 
     def __init__(
@@ -56,9 +57,16 @@ class MaoClient:
         attempts: int = 3,
         transport: httpx.BaseTransport | None = None,
         on_stale: StalenessCallback | None = None,
+        agent: str = "mao-client",
     ) -> None:
         self.http = http = GatewayHttp(
-            url, token=token, timeout=timeout, attempts=attempts, transport=transport, on_stale=on_stale
+            url,
+            token=token,
+            timeout=timeout,
+            attempts=attempts,
+            transport=transport,
+            on_stale=on_stale,
+            agent=agent,
         )
         self.tools = ToolCalls(http, "/registry/tools", models.Tool)
         self.datasets = DatasetCalls(http)

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 from pydantic import BaseModel
 
-from mao_shared import request_context
+from mao_shared import __version__, request_context
 from mao_shared.errors import PeerUnavailable
 from mao_shared.models.common import Record, UnreadableItem
 
@@ -68,6 +68,7 @@ class GatewayHttp:
         attempts: int,
         transport: httpx.BaseTransport | None,
         on_stale: StalenessCallback | None,
+        agent: str,
     ) -> None:
         self.url = url.rstrip("/")
         self._on_stale = on_stale
@@ -81,6 +82,7 @@ class GatewayHttp:
             verify = ssl.create_default_context(cafile=authority)
         self._http = httpx.Client(
             base_url=self.url,
+            headers={"User-Agent": f"{agent}/{__version__}"},
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT),
             limits=httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
             transport=transport,

@@ -122,8 +122,9 @@ class PipelineDiff(Record):
 
     `definition`: digest of the registered pipeline and all that it refers to, as it would run here. An
     approval repeats it, so that nothing is approved that was not shown. `agree`: privileges the operator
-    would have to grant; `endorsed`: for each changed record, the trusted nodes that endorse it; `rebuilt`:
-    images whose tag now resolves to another build than the runs use, by name.
+    would have to grant; `endorsed`: for each changed record, the trusted nodes that endorse it, empty if
+    this node trusts none; `rebuilt`: images whose tag now resolves to another build than the runs use, by
+    name.
     """
 
     pipeline: Name

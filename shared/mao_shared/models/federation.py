@@ -272,7 +272,7 @@ class TickStrip(Record):
     r running, w waiting, q quarantined; other letters are of newer versions. Runs by hand count as ticks.
     `first`: time of the first mark. `recent`: how many of the newest marks are of the 24 hours before
     `updated_at`. `exceptions`: the newest of the marks other than s. `last`: the newest run. `schedules`:
-    cron strings with their zones.
+    cron strings with their zones, and which are paused.
     """
 
     node: NodeName

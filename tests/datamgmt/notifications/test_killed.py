@@ -78,11 +78,13 @@ class Outside:
     """The receivers of all messages and pings. `refuses`: the error of every attempt, if any."""
 
     sent: list[str] = field(default_factory=list)
+    kinds: dict[str, str] = field(default_factory=dict)  # of the last message with a title
     refuses: str | None = None
     attempts: int = 0
     seconds: float = 0.0  # until the receiver answers
 
-    async def send(self, url: str, title: str, text: str) -> str | None:
+    async def send(self, url: str, title: str, text: str, kind: str = "info") -> str | None:
+        self.kinds[title] = kind
         error = self._take(title)
         await asyncio.sleep(self.seconds)
         return error
@@ -236,6 +238,8 @@ async def test_killed_never_each_change_is_told_once(node: Node, monkeypatch: py
     for _ in range(3):
         assert await life(node, monkeypatch, runs)
     assert Counter(node.outside.sent) == EXPECTED
+    kinds = {"[node-1] crawler: run failed": "warning", "[node-1] crawler: recovered": "success"}
+    assert node.outside.kinds == kinds
     state = await made.heartbeats.state("crawler")
     assert (state.last, state.waiting, state.url) == ("success", 0, "http://hc.example/…")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from mao_datamgmt.notifications.sender import Senders, redact, url_fault
+from mao_datamgmt.notifications.sender import MessageKind, Senders, redact, url_fault
 from tests.support.receivers import http_server, smtp_server
 
 pytest.importorskip("apprise", reason="made before requirements.lock had it: run `make venv`")
@@ -26,6 +28,13 @@ async def test_sender_ntfy_gets_one_request() -> None:
         assert await Senders(HERE).send(f"ntfy://127.0.0.1:{got.port}/alarms", "Title", "Text") is None
     assert len(got.bodies) == 1
     assert "Text" in got.bodies[0]
+
+
+@pytest.mark.parametrize("kind", ["info", "warning", "success"])
+async def test_sender_tells_the_service_what_kind_of_message_it_is(kind: MessageKind) -> None:
+    with http_server() as got:
+        assert await Senders(HERE).send(f"json://127.0.0.1:{got.port}/lab", "Title", "Text", kind) is None
+    assert json.loads(got.bodies[0])["type"] == kind
 
 
 @pytest.mark.parametrize("answer", [403, 500, 302])
@@ -60,7 +69,8 @@ async def test_sender_connects_to_no_address_of_this_machine(scheme: str, host: 
 async def test_sender_says_which_setting_allows_an_address() -> None:
     with http_server() as got:
         url = f"ntfy://127.0.0.1:{got.port}/alarms"
-        assert "MAO_WEBHOOK_HOSTS" in str(await Senders().send(url, "Title", "Text"))
+        error = str(await Senders().send(url, "Title", "Text"))
+        assert "restart the node with MAO_WEBHOOK_HOSTS=HOST:PORT" in error
         assert await Senders((f"127.0.0.1:{got.port + 1}",)).send(url, "Title", "Text")
         assert await Senders((f"localhost:{got.port}",)).send(url, "Title", "Text") is None
         assert len(got.paths) == 1

@@ -22,7 +22,7 @@ from mao_shared.reconcile import Backoff, Controller, Mirror, every
 from mao_shared.store import Records, Store, Stored, Unreadable
 
 from .heartbeats import Heartbeats
-from .sender import Senders, scheme_of
+from .sender import MessageKind, Senders, scheme_of
 
 log = get_logger(__name__)
 
@@ -300,7 +300,8 @@ class Channels:
             url = await asyncio.to_thread(self._sealed.open, channel.record.sealed)
         except MaoError as error:
             return error.detail
-        return await self._senders.send(url, message.title, message.text)
+        kind: MessageKind = "success" if message.event == "over" else "warning"
+        return await self._senders.send(url, message.title, message.text, kind)
 
     def _report_condition(self, message: Message) -> None:
         if self._conditions is None or message.is_ping or message.tries < TRIES_BEFORE_CONDITION:

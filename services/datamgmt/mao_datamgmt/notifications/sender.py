@@ -17,7 +17,7 @@ import socket
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, ValidationError
@@ -40,6 +40,10 @@ _ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "TZ", "SSL_CERT_FILE", "REQUESTS_C
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
+MessageKind = Literal["info", "warning", "success"]
+"""As Apprise has it; services show it by a colour or an icon."""
+
+
 class Task(Record):
     """What to send. `url` is a secret; without `title` and `text` it is only checked.
 
@@ -50,6 +54,7 @@ class Task(Record):
     url: str
     title: str = ""
     text: str = ""
+    kind: MessageKind = "info"
     hosts: list[str] = Field(default_factory=list)
     parts: list[str] = Field(default_factory=list)
 
@@ -89,9 +94,10 @@ class Senders:
     parts: tuple[str, ...] = ()
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
 
-    async def send(self, url: str, title: str, text: str) -> str | None:
+    async def send(self, url: str, title: str, text: str, kind: MessageKind = "info") -> str | None:
         """Send a message; return why it was not accepted, or None. The reason contains no part of the URL."""
-        task = Task(url=url, title=title, text=text, hosts=list(self.hosts), parts=list(self.parts))
+        hosts, parts = list(self.hosts), list(self.parts)
+        task = Task(url=url, title=title, text=text, kind=kind, hosts=hosts, parts=parts)
         result = await self._run(task)
         return None if result.delivered else redact(result.error or "it was not accepted", url)[:MAX_ERROR]
 
@@ -197,13 +203,22 @@ def perform(task: Task) -> SendResult:
     sender = apprise.Apprise(asset=asset)
     usable = sender.add(task.url)
     sent = usable and bool(
-        not task.text or sender.notify(task.text, title=task.title, body_format=apprise.NotifyFormat.TEXT)
+        not task.text
+        or sender.notify(
+            task.text,
+            title=task.title,
+            notify_type=apprise.NotifyType(task.kind),
+            body_format=apprise.NotifyFormat.TEXT,
+        )
     )
     lines = [line.strip() for line in logged.getvalue().splitlines() if line.strip()]
     if sent:
         return SendResult(delivered=True)
     if _refused:
-        error = f"its host is {_refused[0]}, where nothing is sent to; if it is right, set MAO_WEBHOOK_HOSTS"
+        error = (
+            f"its host is {_refused[0]}, where nothing is sent to; if that is intended, restart the node"
+            " with MAO_WEBHOOK_HOSTS=HOST:PORT, as in its URL"
+        )
     elif not usable:
         error = "Apprise does not know this URL, or it is incomplete"
     else:

@@ -27,7 +27,7 @@ from mao_shared.errors import InvalidInput, MaoError, NotFound
 from mao_shared.models import Alarm
 from mao_shared.models.node import NodeStatus
 from mao_shared.settings import SERVICES
-from mao_shared.text import harmless_line
+from mao_shared.text import harmless_line, one_line
 
 from . import formats, marks
 from .forms import KEY_FIELD, Message, Messages, new_key
@@ -81,7 +81,7 @@ def environment() -> Environment:
         span=formats.span,
         plural=formats.plural,
     )
-    found.filters.update(size=formats.size, number=formats.number, id=formats.short_id)
+    found.filters.update(size=formats.size, number=formats.number, id=formats.short_id, one_line=one_line)
     return found
 
 

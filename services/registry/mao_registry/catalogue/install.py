@@ -32,7 +32,7 @@ from .entries import Catalogue, Entry, read_catalogue
 from .plan import Known, Plan, make_plan, shown_entry
 from .sources import Sources
 
-SENT = "(sent)"  # the source of entries that a caller sent
+SENT = "(in the request)"  # the source of entries that a caller sent
 MAX_LOOKUPS = 8  # images that the runner is asked about at the same time
 
 

@@ -111,7 +111,8 @@ class Approvals:
         text = await asyncio.to_thread(
             unified_diff, change.before, change.after, was=was, will_be=f"{name} as it is registered"
         )
-        endorsed = await self._endorsers(change)
+        trusts = bool(await self.enrolments.agreements.trusted())
+        endorsed = await self._endorsers(change) if trusts else {}
         rebuilt: dict[str, Rebuilt] = {}
         for image, pin in image_pins(enrolled).items():
             with suppress(MaoError):  # an image that cannot be resolved here is left out

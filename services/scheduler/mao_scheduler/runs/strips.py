@@ -198,7 +198,7 @@ class TickStrips:
                 "last": known.last,
                 "next_tick": next_tick(schedules, self._marks.get, now),
                 "paused": bool(schedules) and all(schedule.paused for schedule in schedules),
-                "schedules": [f"{schedule.cron} {schedule.timezone}" for schedule in schedules[:100]],
+                "schedules": [_words(schedule) for schedule in schedules[:100]],
             }
         )
 
@@ -259,3 +259,7 @@ class TickStrips:
 def _brief(run: Run) -> RunBrief:
     """Return the run's summary without its commits, which a strip does not need."""
     return RunBrief.of(run).model_copy(update={"snapshots": {}})
+
+
+def _words(schedule: Schedule) -> str:
+    return f"{schedule.cron} {schedule.timezone}{' (paused)' if schedule.paused else ''}"

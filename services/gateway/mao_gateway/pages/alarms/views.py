@@ -19,7 +19,7 @@ from mao_gateway.pages.node_api import path_of
 from mao_shared.errors import InvalidInput
 from mao_shared.models import Alarm
 from mao_shared.models.notification import ChannelState, HeartbeatState, Message, QuietHours, Rule
-from mao_shared.text import harmless_line
+from mao_shared.text import harmless_line, one_line
 
 KINDS: dict[str, tuple[str, str]] = {
     "run-failed": ("failed", "bad"),
@@ -28,6 +28,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "spike": ("spike", "bad"),
     "level-shift": ("spike", "warn"),
     "metric-unreadable": ("attention", "warn"),
+    "check": ("attention", "warn"),
     "round": ("lost", "lost"),
     "unpushed": ("push", "warn"),
     "remote": ("push", "warn"),
@@ -79,7 +80,7 @@ def open_row(alarm: Alarm, node: str) -> AlarmRow:
         colour=colour,
         where=_where(alarm, node),
         more=tuple(_more(alarm)),
-        what=alarm.detail,
+        what=one_line(alarm.detail),
         next=alarm.next,
         since=alarm.raised_at,
     )

@@ -1,5 +1,7 @@
 """*First run*: a node without a pipeline is greeted with three steps: a tool, a dataset, a schedule.
 
+The same steps add further pipelines.
+
 What was chosen so far is in the page's address, so that a reload or the browser's back button loses nothing.
 """
 
@@ -17,7 +19,7 @@ from mao_gateway.pages.forms import Message, back_to, carry_out, key_of, read_fo
 from mao_gateway.pages.node_api import NodeApi, path_of
 from mao_gateway.pages.site import Page, PageDep, messages, page_router
 from mao_shared.errors import InvalidInput, MaoError, NotFound
-from mao_shared.models import Dataset, Enrolment, NextTimes, Run, Tool, is_name
+from mao_shared.models import Dataset, Enrolment, NextTimes, Pipeline, Run, Tool, is_name
 from mao_shared.models.catalogue import CatalogueEntry, CatalogueSource
 from mao_shared.models.common import Timestamp
 from mao_shared.models.dataset import BareRepository
@@ -61,7 +63,7 @@ async def greet(
         (found_tool, found_dataset, found_run),
         (tools, datasets),
         (entries, sources),
-        first,
+        (present, first),
     ) = await asyncio.gather(
         asyncio.gather(
             _find(api, "tools", tool, Tool),
@@ -78,13 +80,18 @@ async def greet(
             ),
             api.optional(api.listing("/catalogue/sources", CatalogueSource)),
         ),
-        api.optional(first_time(api, SCHEDULES[0][0], page.clock.zone.key)),
+        asyncio.gather(
+            api.optional(api.listing("/registry/pipelines", Pipeline, limit=1)),
+            api.optional(first_time(api, SCHEDULES[0][0], page.clock.zone.key)),
+        ),
     )
+    is_new = not (present and present.items)
     form = page.message.form if page.message else ""
     return await page.render(
         "first_run.html",
         section="Today",
-        title=f"Welcome to {page.node}",
+        title=f"Welcome to {page.node}" if is_new else "Add a pipeline",
+        is_new=is_new,
         tool=found_tool,
         dataset=found_dataset,
         pipeline=pipeline if is_name(pipeline) else "",
@@ -205,7 +212,7 @@ async def post_start(page: PageDep) -> RedirectResponse:
             then, text = welcome_address(**chosen, run=run.id), f"{pipeline} was started."
         else:
             text = await _schedule(page, pipeline, fields)
-            then = welcome_address(**chosen)
+            then = path_of("ui", "pipelines", pipeline)
     except MaoError as error:
         failed = Message(False, error.detail, error.next, "start", fields)
         return back_to(welcome_address(**chosen), messages.keep(failed))

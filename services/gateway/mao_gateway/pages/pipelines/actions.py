@@ -75,7 +75,9 @@ async def withdraw(page: PageDep, name: str) -> RedirectResponse:
 async def pause(page: PageDep, name: str, request: Request) -> RedirectResponse:
     job = _needed(await read_form(request), "job")
     call = page.api.send("POST", f"/jobs{path_of(job)}/pause")
-    return await _act(name, call, "Paused: its ticks are recorded as missed until it is resumed.")
+    return await _act(
+        name, call, "Paused: no tick runs until it is resumed; then they are recorded as missed."
+    )
 
 
 @router.post("/ui/pipelines/{name}/resume")
