@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +16,16 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.support.docker import Engine
 from tests.support.node import NativeNode, native_node
+from tests.support.png import reduce_colours
 from tests.support.reader import Reader, check_page, reading
 
+from .lab import PEERS, PIPELINES, write_lab
 from .made import said, show_times
 from .samples import GATE, open_gate
 from .written import make_rounds
 
 PIPELINE = "River-levels"  # the name that is derived from the catalogue's title
+MAX_PICTURE_BYTES = 150_000  # a README is read over slow lines, too
 STATIONS = 5
 GATED_RUNS = 2  # of the tool wait for the test
 COLLECT = f"""\
@@ -116,6 +120,26 @@ async def test_walk_from_greeting_to_history_of_a_value(
         await acknowledge_spikes(walk)
         await explain_cell(walk, reader, tmp_path)
         await follow_value(walk)
+
+
+async def test_walk_picture_of_a_lab(tool_image: str, tmp_path: Path) -> None:
+    """*Today* of a lab, as the README shows it: the picture goes to the folder MAO_PICTURES."""
+    with native_node(tmp_path, name="zurich", env={"TZ": "UTC"}) as node:
+        await write_lab(node, tool_image, tmp_path)
+        async with reading(node.url) as reader:
+            page = await reader.open("/")
+            await expect(page.locator("svg.strip")).to_have_count(len(PIPELINES) * (1 + len(PEERS)))
+            await expect(page.locator("#needs li")).to_have_count(2)
+            await check_page(page, "walk-lab")
+            if folder := os.environ.get("MAO_PICTURES"):
+                picture = Path(folder) / "today.png"
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                box = await page.locator("main").bounding_box()
+                assert box is not None
+                shown = {"x": 0, "y": 0, "width": 1280, "height": box["y"] + box["height"]}
+                taken = await page.screenshot(full_page=True, clip=shown)  # type: ignore[arg-type]
+                picture.write_bytes(reduce_colours(taken))
+                assert picture.stat().st_size <= MAX_PICTURE_BYTES
 
 
 async def install(walk: Walk) -> None:

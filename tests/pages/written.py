@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mao_shared import keys
-from mao_shared.models import GROUND_TRUTH, Alarm
+from mao_shared.models import GROUND_TRUTH, Alarm, Member
+from mao_shared.models.federation import PeerRuns, RunBrief
 from mao_shared.store import Records, open_store
+from mao_shared.store.records import dump
 from tests.support.node import NativeNode
 from tests.vote.repo import TICK, Files, new_repository, vote
 
@@ -43,5 +45,17 @@ async def put_alarms(node: NativeNode, alarms: Sequence[Alarm]) -> None:
         records = Records(store, keys.alarms_prefix(node.name), Alarm)
         for each in alarms:
             await records.create(each.id, each)
+    finally:
+        await store.close()
+
+
+async def put_peer_runs(node: NativeNode, peer: str, pipeline: str, runs: Sequence[RunBrief]) -> None:
+    """Write what another node tells of its runs of a pipeline."""
+    now = datetime.now(UTC)
+    store = open_store(node.etcd)
+    try:
+        await store.create(keys.member(peer), dump(Member(name=peer, version="1", started_at=now)))
+        told = PeerRuns(node=peer, pipeline=pipeline, runs=list(runs), updated_at=now)
+        await store.create(keys.peer_runs(peer, pipeline), dump(told))
     finally:
         await store.close()

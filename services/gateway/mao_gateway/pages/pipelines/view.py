@@ -18,6 +18,7 @@ from mao_shared.models import (
     NodeRuns,
     Pipeline,
     PipelineDiff,
+    ResolvedImage,
     ResolvedStep,
     Retry,
     Step,
@@ -109,11 +110,17 @@ def step_rows(pipeline: Pipeline, enrolment: Enrolment | None, tools: Mapping[st
     return [_registered_row(step, tools.get(step.tool)) for step in pipeline.steps]
 
 
+def _pinned_words(image: ResolvedImage) -> str:
+    """Return an image as its tool's record names it, with the digest or id that runs. Pure."""
+    name = image.name.partition("@")[0]
+    return f"{name}@{image.pinned.rpartition('@')[2]}" if image.pinned else name
+
+
 def _resolved_row(step: ResolvedStep) -> StepRow:
     return StepRow(
         name=step.name,
         tool=step.tool,
-        image=step.image.pinned or step.image.name,
+        image=_pinned_words(step.image),
         command=shlex.join(step.command) if step.command else None,
         input=step.input.name if step.input else None,
         input_note=_input_words(step.input.branch, step.on_late_truth) if step.input else "",
