@@ -143,6 +143,19 @@ def number(value: float | None) -> str:
     return f"{value:,.{max(0, 4 - len(str(int(abs(value)))))}f}".replace(",", _THIN)
 
 
+def memory(value: int) -> str:
+    """Return a limit as the record of a tool is written: `512m`, `2g`; other sizes in bytes."""
+    for unit, letter in ((1024**3, "g"), (1024**2, "m")):
+        if value % unit == 0:
+            return f"{value // unit}{letter}"
+    return plural(value, "byte")
+
+
+def line(text: str) -> str:
+    """Return a text of several lines, such as the end of a log, as one."""
+    return " ".join(text.split())
+
+
 def plural(count: int, one: str, many: str | None = None) -> str:
     """Return `1 run`, `2 runs`."""
     return f"{number(count)} {one if count == 1 else many or one + 's'}"

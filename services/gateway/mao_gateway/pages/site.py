@@ -79,7 +79,7 @@ def environment() -> Environment:
         span=formats.span,
         plural=formats.plural,
     )
-    found.filters.update(size=formats.size, number=formats.number, id=formats.short_id)
+    found.filters.update(line=formats.line, size=formats.size, number=formats.number, id=formats.short_id)
     return found
 
 

@@ -39,7 +39,7 @@ NOT_HEARD_AFTER = timedelta(minutes=5)  # after a node's next tick
 PEERS_SECONDS = 5.0  # that pages share what other nodes say
 SHARED_SECONDS = 10.0  # that pages share what changes seldom: definitions and datasets
 BAD = frozenset("flmq?")
-MAX_NEEDS = 20
+MAX_NEEDS = 10  # of each kind; a phone shows about two of them at a time
 MAX_CHANGES = 3  # of a pending change
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mao_gateway.pages.formats import NONE, number, plural, span
+from mao_gateway.pages.formats import NONE, memory, number, span
 from mao_shared.models import (
     GROUND_TRUTH,
     Enrolment,
@@ -165,14 +165,6 @@ def _retries(retry: Retry) -> str:
 def _limit_words(limits: Limits) -> str:
     words = [f"up to {span(limits.time)}", memory(limits.memory)]
     return ", ".join([*words, f"{number(limits.cpu)} CPU"] if limits.cpu else words)
-
-
-def memory(value: int) -> str:
-    """Return a limit as the record of a tool is written: `512m`, `2g`; other sizes in bytes."""
-    for unit, letter in ((1024**3, "g"), (1024**2, "m")):
-        if value % unit == 0:
-            return f"{value // unit}{letter}"
-    return plural(value, "byte")
 
 
 def definition_texts(pipeline: Pipeline) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mao_gateway.pages.formats import number, plural, size, span
+from mao_gateway.pages.formats import memory, number, plural, size, span
 from mao_gateway.pages.node_api import NodeApi, path_of
 from mao_shared.commit_messages import read_step_record
 from mao_shared.logs import mask_command, mask_env
@@ -220,7 +220,7 @@ def evidence_facts(step: StepRun, record: dict[str, Any] | None) -> list[tuple[s
     spec, record = step.spec, record or {}
     limits = spec.limits
     cpu = [] if limits.cpu is None else [f"{limits.cpu:g} CPU"]
-    bounds = [f"time {span(limits.time)}", f"memory {size(limits.memory)}", f"pids {limits.pids}", *cpu]
+    bounds = [f"time {span(limits.time)}", f"memory {memory(limits.memory)}", f"pids {limits.pids}", *cpu]
     versions = record.get("versions")
     told = versions if isinstance(versions, dict) else {}
     engine = [step.engine] if step.engine else []
