@@ -70,7 +70,7 @@ ERRORS = {
     "error-run": ("/ui/runs/no-such-run", 404),
     "error-elsewhere": ("/ui/runs/no-such-run?node=basel", 404),
     "error-commit": ("/ui/datasets/rivers/commits/nothing", 422),
-    "error-query": ("/ui/runs?phase=nothing", 422),
+    "error-query": ("/?ticks=5", 422),
     "error-cell": (CELL.replace("k1", "no-such-record"), 404),
 }
 LOOKS = {name: address for addresses in ADDRESSES.values() for name, address in addresses.items()}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ MAX_COMPARED_BYTES = 1_000_000  # larger ones are compared on the dataset's page
 ROWS = 100
 MAX_COMMAND_LINES = 20
 MAX_KEPT = 1000
+_SHELL = re.compile(r"""[\s"'$`\\;&|<>()*?#~!\[\]{}]""")  # what a shell does not take as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +240,15 @@ def evidence_facts(step: StepRun, record: dict[str, Any] | None) -> list[tuple[s
     return [(name, lines) for name, lines in facts.items() if lines]
 
 
+def _quote(word: str) -> str:
+    """Return a word as a shell takes it; a masked value stays as it is seen elsewhere."""
+    return shlex.quote(word) if not word or _SHELL.search(word) else word
+
+
 def _command(words: list[str] | None) -> list[str]:
     if not words:
         return ["that of the image"]
-    lines = " ".join(mask_command(words)).splitlines()
+    lines = " ".join(map(_quote, mask_command(words))).splitlines()
     more = len(lines) - MAX_COMMAND_LINES
     return (
         lines if more <= 0 else [*lines[:MAX_COMMAND_LINES], f"… {plural(more, 'more line', 'more lines')}"]
