@@ -101,6 +101,7 @@ class Frame:
 
     status: NodeStatus
     alarms: list[Alarm]
+    more_alarms: bool = False
 
     @property
     def federation(self) -> str | None:
@@ -175,7 +176,7 @@ class Page:
                 self.api.listing("/alarms", Alarm, state="open", newest="true", limit=MAX_ALARMS)
             ),
         )
-        return Frame(status, alarms.items if alarms else [])
+        return Frame(status, alarms.items if alarms else [], alarms is not None and alarms.cursor is not None)
 
     async def close(self) -> None:
         """Wait for what a page that was not rendered has begun."""
