@@ -29,9 +29,9 @@ def entry(*items: tuple[str, str, str], **more: Any) -> CatalogueEntry:
     [
         ([], ["nothing missing"]),
         ([("tool", "a", "unchanged"), ("image", "i", "unchanged")], ["nothing missing"]),
-        ([("dataset", "d", "created")], ["dataset d: is made here"]),
-        ([("tool", "a", "created"), ("tool", "b", "created")], ["2 tools: are registered"]),
-        ([("image", "i", "pulled")], ["image i: is pulled"]),
+        ([("dataset", "d", "created")], ["dataset d will be made here"]),
+        ([("tool", "a", "created"), ("tool", "b", "created")], ["2 tools will be registered"]),
+        ([("image", "i", "pulled")], ["image i will be pulled"]),
         ([("variable", "KEY", "refused")], ["asks for a secret: KEY"]),
         ([("privilege", "docker socket", "missing")], ["asks for docker socket"]),
         ([("tool", "a", "differs")], ["tool a: another one is registered"]),

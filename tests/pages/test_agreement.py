@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mao_gateway.pages.agreement.grid import make_grid, open_words
 from mao_gateway.pages.agreement.rounds import rank_rows
 from mao_gateway.pages.formats import Clock
 from mao_shared import keys
-from mao_shared.models import GROUND_TRUTH, Round
+from mao_shared.models import Round
 from mao_shared.models.evidence import (
     ContestedCell,
     Explanation,
@@ -32,6 +32,8 @@ from mao_vote.explain import key_readings
 from tests.support.node import NativeNode
 from tests.support.reader import layout_faults, look_at, reading
 from tests.vote.repo import TICK, Files, new_repository, vote
+
+from .written import make_rounds
 
 CLOCK = Clock(TICK, ZoneInfo("UTC"))
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J\u202eevil"
@@ -268,22 +270,6 @@ def test_cell_row_names_those_that_differ() -> None:
 def rows(bad: int = 0, more: str = "") -> Files:
     lines = [f"k{number},{-number - 1 if number < bad else 1000 + number}" for number in range(80)]
     return {"d.csv": "id,v\n" + "\n".join(lines) + f"\n{more}"}
-
-
-def make_rounds(node: NativeNode, root: Path, name: str, versions: Sequence[Mapping[str, Files]]) -> None:
-    """Make a dataset whose ground truth was decided by rounds at the remote; the node clones it."""
-    master = new_repository(root / f"{name}.git")
-    tip = None
-    for number, files in enumerate(versions):
-        tick = TICK + timedelta(hours=number)
-        made = vote(master, files, tip, round_id=f"{tick:%Y%m%dT%H%M%SZ}-crawl-collect", tick=tick)
-        tip = made.commit
-        for voter, commit in made.evidence.commits.items():  # the audit reads them
-            master.move_branch(voter, commit, master.tip(voter))
-    assert tip is not None
-    master.move_branch(GROUND_TRUTH, tip, None)
-    answer = node.http.put(f"/datasets/{name}", json={"name": name, "master": str(master.path)}, timeout=60)
-    assert answer.status_code == 200, answer.text
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,17 @@ from playwright.async_api import Page
 
 from mao_gateway.pages.alarms.views import channel_row, closed_row, open_row, read_rule, rule_row
 from mao_gateway.pages.formats import Clock, node_zone
-from mao_shared import keys
 from mao_shared.errors import InvalidInput
-from mao_shared.models import Acknowledgement, Alarm
+from mao_shared.models import Acknowledgement
 from mao_shared.models.notification import ChannelState, Rule
-from mao_shared.store import Records, open_store
 from tests.support.docker import Engine
 from tests.support.git import bare_repository
 from tests.support.node import NativeNode
 from tests.support.reader import layout_faults, look_at, reading
 from tests.support.receivers import http_server
 
-NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+from .written import NOW, alarm, put_alarms
+
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J\u202eevil"
 ENDLESS = "x" * 300
 TOOL = """\
@@ -32,11 +31,6 @@ case $MAO_SCHEDULED_FOR in *05:00Z) n=900;; *) n=100;; esac
 i=0; while [ $i -lt $n ]; do echo "$i"; i=$((i+1)); done > /usr/src/app/data/rows.csv
 echo "$MAO_SCHEDULED_FOR" > /usr/src/app/data/stamp
 """
-
-
-def alarm(name: str = "20260131T120000Z-crawl-0c8f11b7.run-failed", **fields: Any) -> Alarm:
-    given: dict[str, Any] = {"kind": "run-failed", "detail": "exit code 1"} | fields
-    return Alarm(id=name, node="node-1", raised_at=NOW, **given)
 
 
 # what is shown
@@ -250,16 +244,6 @@ async def _fill(page: Page, panel: str, opener: str, fields: Mapping[str, str]) 
     for label, value in fields.items():
         await part.get_by_label(label).first.fill(value)
     await part.locator(".btn-main").click()
-
-
-async def put_alarms(node: NativeNode, alarms: list[Alarm]) -> None:
-    store = open_store(node.etcd)
-    try:
-        records = Records(store, keys.alarms_prefix(node.name), Alarm)
-        for each in alarms:
-            await records.create(each.id, each)
-    finally:
-        await store.close()
 
 
 async def test_alarms_hostile_and_many_keep_the_layout(node: NativeNode) -> None:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from mao_gateway.pages.federation.audit_log import outcome
+from mao_gateway.pages.federation.audit_log import audit_command, outcome
 from mao_gateway.pages.federation.views import (
     CoreHealth,
     Disagreement,
@@ -169,6 +169,20 @@ def entry(number: int, **fields: Any) -> AuditEntry:
 )
 def test_outcome(status: int, words: str) -> None:
     assert outcome(entry(0, status=status))[2] == words
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ({}, "maoctl audit"),
+        ({"actor": "ada b", "outcome": "failed"}, "maoctl audit '--actor=ada b' --failed"),
+        ({"action": "pipelines", "outcome": "done"}, "maoctl audit --action=pipelines --succeeded"),
+        ({"subject": "-x", "days": "7"}, "maoctl audit --subject=-x --since=7d"),
+    ],
+)
+def test_audit_command_lists_the_same(typed: dict[str, str], line: str) -> None:
+    fields = dict.fromkeys(("actor", "action", "subject", "outcome", "days"), "")
+    assert audit_command(fields | typed) == line
 
 
 # in a browser

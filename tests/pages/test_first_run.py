@@ -103,7 +103,7 @@ async def test_first_run_from_catalogue_without_scripts(new_node: NativeNode) ->
     async with reading(new_node.url, scripts=False) as reader:
         page = await reader.open("/")
         row = page.get_by_role("row", name="Find & keep")
-        await expect(row.get_by_text("dataset found: is made here")).to_be_visible()
+        await expect(row.get_by_text("dataset found will be made here")).to_be_visible()
         await row.get_by_role("button", name="Install").click()
         await expect(page.get_by_text("Find-keep is installed")).to_be_visible(timeout=SECONDS)
         await page.get_by_role("button", name="Run once now").click()
@@ -135,7 +135,7 @@ async def test_catalogue_says_what_is_missing(new_node: NativeNode) -> None:
             "needs-secret": "asks for a secret: API_KEY",
             "needs-tool": "tool nobody: it is neither registered here nor in the catalogue",
             "camera": "steps[0].devices: is not supported here",
-            "needs-image": "image mao-test/not-here:1: is pulled",
+            "needs-image": "image mao-test/not-here:1 will be pulled",
         }.items():
             await expect(page.get_by_role("row", name=name)).to_contain_text(words)
         for name in ("needs-secret", "camera"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from playwright.async_api import Route
 
 from tests.support.node import NativeNode
 from tests.support.reader import accessibility_faults, layout_faults, look_at, reading
@@ -64,6 +66,27 @@ async def test_run_log_is_seen_growing(node: NativeNode, tool_image: str, tmp_pa
         await page.wait_for_selector("#run-title:has-text('succeeded')")
         await page.wait_for_selector("#log-follows:has-text('ended')")
         await page.wait_for_selector("#run-outputs:has-text('file')")
+
+
+async def test_run_ends_between_page_and_its_events(
+    node: NativeNode, tool_image: str, tmp_path: Path
+) -> None:
+    make_pipeline(node, tmp_path, "between", tool_image, {"collect": f"echo waits; {GATE}; echo x > file"})
+    run = start(node, "between")
+    ended = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await ended.wait()
+        await route.continue_()
+
+    async with reading(node.url) as reader:
+        await reader.context.route("**/events", hold)
+        page = await reader.open(f"/ui/runs/{run}")
+        await page.wait_for_selector("#L1:has-text('waits')")
+        open_gate(node, run)
+        assert (await asyncio.to_thread(node.wait_run, run))["phase"] == "succeeded"
+        ended.set()
+        await page.wait_for_selector("#run-title:has-text('succeeded')")
 
 
 async def test_run_cancel_by_clicks(node: NativeNode, tool_image: str, tmp_path: Path) -> None:

@@ -131,15 +131,24 @@ def size(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a number with groups of three digits, and four significant ones after a point."""
+    """Return a number with groups of three digits, and at least four significant ones."""
     if value is None:
         return NONE
     if not math.isfinite(value):
         return str(value)
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}".replace(",", _THIN)
-    text = f"{value:.4g}"
-    return text if "e" in text else f"{value:,.{max(0, 4 - len(str(int(abs(value)))))}f}".replace(",", _THIN)
+    if not 1 <= abs(value) < 1e15:
+        return f"{value:.4g}"
+    return f"{value:,.{max(0, 4 - len(str(int(abs(value)))))}f}".replace(",", _THIN)
+
+
+def memory(value: int) -> str:
+    """Return a limit as the record of a tool is written: `512m`, `2g`; other sizes in bytes."""
+    for unit, letter in ((1024**3, "g"), (1024**2, "m")):
+        if value % unit == 0:
+            return f"{value // unit}{letter}"
+    return plural(value, "byte")
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

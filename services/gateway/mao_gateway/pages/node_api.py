@@ -148,7 +148,11 @@ class NodeApi:
         except NotFound:
             return None
         except MaoError as error:
-            self.problems.append(error)
+            said = (error.code, error.detail)
+            if all(
+                said != (known.code, known.detail) for known in self.problems
+            ):  # a service fails each call
+                self.problems.append(error)
             return None
 
     async def _call(

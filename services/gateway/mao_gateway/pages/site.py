@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import shlex
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -21,9 +22,10 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from mao_gateway.components import Gateway
+from mao_gateway.events import revision_now
 from mao_gateway.status import node_status
 from mao_shared.conditions import conditions_of
-from mao_shared.errors import InvalidInput, MaoError, NotFound
+from mao_shared.errors import InvalidInput, MaoError, NotFound, Unavailable
 from mao_shared.models import Alarm
 from mao_shared.models.node import NodeStatus
 from mao_shared.settings import SERVICES
@@ -103,6 +105,7 @@ class Frame:
 
     status: NodeStatus
     alarms: list[Alarm]
+    more_alarms: bool = False
 
     @property
     def federation(self) -> str | None:
@@ -110,9 +113,16 @@ class Frame:
 
 
 class Page:
-    """One page for one request; `clock` has the moment and zone of its times."""
+    """One page for one request; `clock` has the moment and zone of its times.
 
-    def __init__(self, request: Request, gateway: Gateway, zone: ZoneInfo) -> None:
+    `revision`: of the store before anything was read, so that the page knows which events came after; None if
+    the store does not answer.
+    """
+
+    def __init__(
+        self, request: Request, gateway: Gateway, zone: ZoneInfo, revision: int | None = None
+    ) -> None:
+        self.revision = revision
         self.request = request
         self.gateway = gateway
         self.api = NodeApi(gateway.proxy, request.scope, answers_of(request))
@@ -177,7 +187,7 @@ class Page:
                 self.api.listing("/alarms", Alarm, state="open", newest="true", limit=MAX_ALARMS)
             ),
         )
-        return Frame(status, alarms.items if alarms else [])
+        return Frame(status, alarms.items if alarms else [], alarms is not None and alarms.cursor is not None)
 
     async def close(self) -> None:
         """Wait for what a page that was not rendered has begun."""
@@ -201,16 +211,21 @@ def zone_of(request: Request) -> ZoneInfo:
     return ZoneInfo("UTC") if wanted == "utc" else formats.node_zone()
 
 
-def make_page(request: Request) -> Page:
+def make_page(request: Request, revision: int | None = None) -> Page:
     """Return the request's page (FastAPI dependency)."""
     page: Page | None = getattr(request.state, "page", None)
     if page is None:
-        page = request.state.page = Page(request, request.app.state.gateway, zone_of(request))
+        page = request.state.page = Page(request, request.app.state.gateway, zone_of(request), revision)
     return page
 
 
 async def _page(request: Request) -> Page:
-    return make_page(request)
+    gateway: Gateway = request.app.state.gateway
+    revision = None
+    if request.method == "GET":
+        with suppress(Unavailable):
+            revision = await revision_now(gateway.store, gateway.node)
+    return make_page(request, revision)
 
 
 PageDep = Annotated[Page, Depends(_page)]

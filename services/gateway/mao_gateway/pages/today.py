@@ -26,6 +26,7 @@ from mao_shared.models.round import LiveRound, LiveRounds
 from . import formats, marks
 from .first_run import steps
 from .node_api import NodeApi, path_of
+from .pipelines.view import Change, read_changes
 from .plots import PlotPoint, sparkline
 from .site import Page, PageDep, page_router
 
@@ -38,7 +39,8 @@ NOT_HEARD_AFTER = timedelta(minutes=5)  # after a node's next tick
 PEERS_SECONDS = 5.0  # that pages share what other nodes say
 SHARED_SECONDS = 10.0  # that pages share what changes seldom: definitions and datasets
 BAD = frozenset("flmq?")
-MAX_NEEDS = 20
+MAX_NEEDS = 10  # of each kind; a phone shows about two of them at a time
+MAX_CHANGES = 3  # of a pending change
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,10 +278,11 @@ def _answers(
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something that needs a person: an alarm, or a pending change of a pipeline."""
+    """Something that needs a person: an alarm, or a pending change of a pipeline with what it changes."""
 
     alarm: Alarm | None = None
     pending: PipelineState | None = None
+    changes: Sequence[str] = ()
 
 
 def _needs(alarms: Sequence[Alarm], states: Mapping[str, PipelineState]) -> list[Need]:
@@ -288,8 +291,18 @@ def _needs(alarms: Sequence[Alarm], states: Mapping[str, PipelineState]) -> list
     over = [alarm for alarm in alarms if alarm.over is not None]
     changed = [state for _, state in sorted(states.items()) if state.pending]
     return [Need(alarm=alarm) for alarm in [*lasting, *over][:MAX_NEEDS]] + [
-        Need(pending=state) for state in changed[:MAX_NEEDS]
+        Need(
+            pending=state, changes=[_change_words(each) for each in read_changes(state.pending[:MAX_CHANGES])]
+        )
+        for state in changed[:MAX_NEEDS]
     ]
+
+
+def _change_words(change: Change) -> str:
+    if change.note:
+        return change.note
+    where = f"step {change.step}: " if change.step else ""
+    return f"{where}{change.field} {change.before or 'not set'} → {change.after or 'not set'}"
 
 
 async def _plots(api: NodeApi, table: Table) -> dict[str, Series]:

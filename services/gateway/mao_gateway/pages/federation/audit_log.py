@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -35,6 +37,17 @@ def outcome(entry: AuditEntry) -> tuple[str, str, str]:
     return ("failed", "warn", f"failed, {entry.status}") if entry.status >= 400 else ("ok", "ok", "done")
 
 
+def audit_command(typed: Mapping[str, str]) -> str:
+    """Return the command that lists the same. Pure."""
+    words = ["maoctl", "audit"]
+    for name in ("actor", "action", "subject"):
+        if value := typed[name].strip():
+            words.append(f"--{name}={value}")
+    words += {"failed": ["--failed"], "done": ["--succeeded"]}.get(typed["outcome"], [])
+    words += [f"--since={typed['days']}d"] if typed["days"] else []
+    return shlex.join(words)
+
+
 @router.get(HERE)
 async def show_audit(
     page: PageDep,
@@ -63,6 +76,7 @@ async def show_audit(
         cursor=found.cursor,
         first=not cursor,
         typed=typed,
+        command=audit_command(typed),
         periods=PERIODS,
         query=[(name, value) for name, value in typed.items() if value],
     )

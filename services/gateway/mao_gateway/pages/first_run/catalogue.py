@@ -33,8 +33,7 @@ class Need:
     text: str
 
 
-_NOUNS = {"tool": "is registered", "dataset": "is made here", "image": "is pulled"}
-_MANY = {"tool": "are registered", "dataset": "are made here", "image": "are pulled"}
+_ADDED = {"tool": "will be registered", "dataset": "will be made here", "image": "will be pulled"}
 
 
 def describe_needs(entry: CatalogueEntry) -> list[Need]:
@@ -48,14 +47,14 @@ def describe_needs(entry: CatalogueEntry) -> list[Need]:
         for item in entry.items
         if item.state in ("missing", "differs")
     ]
-    for kind in _NOUNS:
+    for kind in _ADDED:
         added = [
             item.name for item in entry.items if item.kind == kind and item.state in ("created", "pulled")
         ]
         if len(added) == 1:
-            needs.append(Need("warn", "attention", f"{kind} {added[0]}: {_NOUNS[kind]}"))
+            needs.append(Need("off", "info", f"{kind} {added[0]} {_ADDED[kind]}"))
         elif added:
-            needs.append(Need("warn", "attention", f"{len(added)} {kind}s: {_MANY[kind]}"))
+            needs.append(Need("off", "info", f"{len(added)} {kind}s {_ADDED[kind]}"))
     return needs[:MAX_LISTED] or [Need("ok", "ok", "nothing missing")]
 
 

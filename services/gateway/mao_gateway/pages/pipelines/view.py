@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mao_gateway.pages.formats import NONE, number, plural, span
+from mao_gateway.pages.formats import NONE, memory, number, span
 from mao_shared.models import (
     GROUND_TRUTH,
     Enrolment,
@@ -18,6 +18,7 @@ from mao_shared.models import (
     NodeRuns,
     Pipeline,
     PipelineDiff,
+    ResolvedImage,
     ResolvedStep,
     Retry,
     Step,
@@ -109,11 +110,17 @@ def step_rows(pipeline: Pipeline, enrolment: Enrolment | None, tools: Mapping[st
     return [_registered_row(step, tools.get(step.tool)) for step in pipeline.steps]
 
 
+def _pinned_words(image: ResolvedImage) -> str:
+    """Return an image as its tool's record names it, with the digest or id that runs. Pure."""
+    name = image.name.partition("@")[0]
+    return f"{name}@{image.pinned.rpartition('@')[2]}" if image.pinned else name
+
+
 def _resolved_row(step: ResolvedStep) -> StepRow:
     return StepRow(
         name=step.name,
         tool=step.tool,
-        image=step.image.pinned or step.image.name,
+        image=_pinned_words(step.image),
         command=shlex.join(step.command) if step.command else None,
         input=step.input.name if step.input else None,
         input_note=_input_words(step.input.branch, step.on_late_truth) if step.input else "",
@@ -158,14 +165,6 @@ def _retries(retry: Retry) -> str:
 def _limit_words(limits: Limits) -> str:
     words = [f"up to {span(limits.time)}", memory(limits.memory)]
     return ", ".join([*words, f"{number(limits.cpu)} CPU"] if limits.cpu else words)
-
-
-def memory(value: int) -> str:
-    """Return a limit as the record of a tool is written: `512m`, `2g`; other sizes in bytes."""
-    for unit, letter in ((1024**3, "g"), (1024**2, "m")):
-        if value % unit == 0:
-            return f"{value // unit}{letter}"
-    return plural(value, "byte")
 
 
 def definition_texts(pipeline: Pipeline) -> tuple[list[str], list[str]]:

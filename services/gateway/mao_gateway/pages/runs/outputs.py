@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shlex
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mao_gateway.pages.formats import number, plural, size, span
+from mao_gateway.pages.formats import memory, number, plural, size, span
 from mao_gateway.pages.node_api import NodeApi, path_of
 from mao_shared.commit_messages import read_step_record
 from mao_shared.logs import mask_command, mask_env
@@ -25,6 +27,7 @@ MAX_COMPARED_BYTES = 1_000_000  # larger ones are compared on the dataset's page
 ROWS = 100
 MAX_COMMAND_LINES = 20
 MAX_KEPT = 1000
+_SHELL = re.compile(r"""[\s"'$`\\;&|<>()*?#~!\[\]{}]""")  # what a shell does not take as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +223,7 @@ def evidence_facts(step: StepRun, record: dict[str, Any] | None) -> list[tuple[s
     spec, record = step.spec, record or {}
     limits = spec.limits
     cpu = [] if limits.cpu is None else [f"{limits.cpu:g} CPU"]
-    bounds = [f"time {span(limits.time)}", f"memory {size(limits.memory)}", f"pids {limits.pids}", *cpu]
+    bounds = [f"time {span(limits.time)}", f"memory {memory(limits.memory)}", f"pids {limits.pids}", *cpu]
     versions = record.get("versions")
     told = versions if isinstance(versions, dict) else {}
     engine = [step.engine] if step.engine else []
@@ -237,10 +240,15 @@ def evidence_facts(step: StepRun, record: dict[str, Any] | None) -> list[tuple[s
     return [(name, lines) for name, lines in facts.items() if lines]
 
 
+def _quote(word: str) -> str:
+    """Return a word as a shell takes it; a masked value stays as it is seen elsewhere."""
+    return shlex.quote(word) if not word or _SHELL.search(word) else word
+
+
 def _command(words: list[str] | None) -> list[str]:
     if not words:
         return ["that of the image"]
-    lines = " ".join(mask_command(words)).splitlines()
+    lines = " ".join(map(_quote, mask_command(words))).splitlines()
     more = len(lines) - MAX_COMMAND_LINES
     return (
         lines if more <= 0 else [*lines[:MAX_COMMAND_LINES], f"… {plural(more, 'more line', 'more lines')}"]

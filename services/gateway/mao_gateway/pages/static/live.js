@@ -1,8 +1,8 @@
-// Keeps a page current: after an event of a run, and once a minute, it loads the page again and replaces the
-// parts marked `data-live` whose text has changed. Whoever types or has opened something is not disturbed.
-const WAIT = 1000, EVERY = 60000, RECONNECTS_AFTER = 10000;
+// Keeps a page current: after an event of a run, again when its output has been analysed, and once a minute, it
+// loads the page again and replaces the parts marked `data-live` whose text has changed. Whoever types or has opened something is not disturbed.
+const WAIT = 1000, ANALYSED_AFTER = 5000, EVERY = 60000, RECONNECTS_AFTER = 10000;
 const live = document.getElementById("live");
-let last = null, timer = null, lost = null;
+let last = null, timer = null, second = null, lost = null;
 
 function say() {
   if (!live) return;
@@ -37,11 +37,17 @@ async function refresh() {
 function soon() {
   last = Date.now();
   timer ??= setTimeout(refresh, WAIT);
+  clearTimeout(second);
+  second = setTimeout(refresh, ANALYSED_AFTER); // an alarm of a run is raised after the run has ended
   say();
 }
 
 const stream = new EventSource("/events");
 for (const kind of ["run", "run-removed", "gone"]) stream.addEventListener(kind, soon);
+// What changed between the page and the beginning of the stream is in neither.
+stream.addEventListener("begin", (event) => {
+  if (JSON.parse(event.data).revision > Number(live?.dataset.revision ?? 0)) timer ??= setTimeout(refresh, WAIT);
+});
 stream.addEventListener("open", () => { lost = null; say(); });
 stream.addEventListener("error", () => { lost ??= Date.now(); say(); });
 setInterval(say, RECONNECTS_AFTER);
