@@ -123,7 +123,8 @@ class DatasetStatus(Record):
     """A dataset on this node. `size`: disk usage of its clone in bytes; `failure`: why a push is pending.
 
     `unpushed`: number of commits of all branches not known to be at the remote; `outbox`: those of this
-    node's branch. `broken_clones`: clones set aside and not acknowledged yet.
+    node's branch. `broken_clones`: clones set aside and not acknowledged yet. `quarantined`: number of this
+    node's quarantined snapshots that wait for a decision.
     """
 
     name: str
@@ -134,6 +135,7 @@ class DatasetStatus(Record):
     outbox: Outbox
     size: int
     broken_clones: list[BrokenClone] = Field(default_factory=list)
+    quarantined: int = 0
 
 
 Strategy = Literal["merge", "replay", "take-theirs"]
@@ -265,12 +267,16 @@ Change = Literal["added", "removed", "changed"]
 
 
 class FileDifference(Record):
-    """A file that differs, with the git object ids of its content before and after."""
+    """A file that differs, with the git object ids of its content before and after.
+
+    `size`: of the content after, in bytes; None for one that was removed or is no file.
+    """
 
     path: str
     change: Change
     before: str | None = None
     after: str | None = None
+    size: int | None = None
 
 
 class FieldDifference(Record):

@@ -53,6 +53,7 @@ def dataset_status(context: Context, name: str, failed: PushFailure | None = Non
         outbox=outbox_status(clone, context.node, failed),
         size=_size(clone.path),
         broken_clones=broken,
+        quarantined=quarantine.count_waiting(context, clone),
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from mao_gateway.pages.formats import number, plural, size, span
 from mao_gateway.pages.node_api import NodeApi, path_of
-from mao_shared.commit_messages import read_step_record
+from mao_shared.commit_messages import read_manifest, read_step_record
 from mao_shared.logs import mask_command, mask_env
 from mao_shared.models import OutputFile, Run, StepRun
 from mao_shared.models.dataset import CommitInfo, DatasetDiff, FileDifference, FileInfo
@@ -102,7 +102,7 @@ async def _read_output(api: NodeApi, step: StepRun) -> StepOutput:
     shown = await asyncio.gather(
         *(_compare(api, step, file, at) for at, file in enumerate(files[:MAX_FILES]))
     )
-    manifest = _manifest(record)
+    manifest = read_manifest(record)
     sizes = [file.size for file in files if file.size is not None]
     return StepOutput(
         step=step,
@@ -162,15 +162,6 @@ def listed_files(record: dict[str, Any] | None) -> dict[str, OutputFile]:
         return {str(path): OutputFile.model_validate(file) for path, file in outputs.items()}
     except ValidationError:
         return {}
-
-
-def _manifest(record: dict[str, Any] | None) -> tuple[int, int] | None:
-    """Return the number of files and their bytes in a step's record."""
-    found = record.get("manifest") if record else None
-    if not isinstance(found, dict):
-        return None
-    files, total = found.get("files"), found.get("bytes")
-    return (files, total) if isinstance(files, int) and isinstance(total, int) else None
 
 
 def written_files(
