@@ -176,7 +176,11 @@ class SetAside(Record):
 
 
 class CommitInfo(Record):
-    """A commit. `run` and `step`: whose output it holds, if any."""
+    """A commit. `run` and `step`: whose output it holds, if any.
+
+    `signing_key`: fingerprint of the SSH key that signed it, None without a signature. Whether the signature
+    is right, and the key one of the federation's, `git verify-commit` tells.
+    """
 
     commit: str
     parents: list[str]
@@ -187,6 +191,7 @@ class CommitInfo(Record):
     message: str
     run: str | None = None
     step: str | None = None
+    signing_key: str | None = None
 
 
 class FileInfo(Record):
