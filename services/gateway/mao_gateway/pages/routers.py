@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import today
 from .agreement import rounds
 from .alarms import alarms
-from .datasets import dataset
+from .datasets import commit, dataset, quarantine
 from .federation import audit_log, members, public
 from .first_run import catalogue, steps
 from .pipelines import actions, pipeline
@@ -19,6 +19,8 @@ PAGE_ROUTERS = [
     steps.router,
     catalogue.router,
     dataset.router,
+    commit.router,
+    quarantine.router,
     listing.router,
     run.router,
     pipelines_listing.router,

@@ -248,6 +248,12 @@ class ValueQuestion:
         return [name for name in (node, GROUND_TRUTH) if name in known] or list(known[:1])
 
 
+def tips(branches: Sequence[BranchStatus], asked: ValueQuestion, node: str) -> dict[str, str]:
+    """Return the branches on which a value is followed, with their commits; an unknown branch as it is."""
+    known = {branch.name: branch.commit for branch in branches}
+    return {name: known.get(name, name) for name in asked.branches(list(known), node)}
+
+
 @dataclass(frozen=True, slots=True)
 class BranchHistory:
     """The versions of a value on a branch, newest first, or the error that explains why there are none."""
