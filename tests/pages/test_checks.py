@@ -143,8 +143,8 @@ async def test_checks_are_in_the_definition_of_the_pipeline(lab: Lab) -> None:
         page = await reader.open("/ui/pipelines/daily")
         rows = [" ".join(text.split()) for text in await page.locator("#checks tbody tr").all_inner_texts()]
         assert len(rows) == 6
-        assert "enough rows.csv: 10 to 500 rows quarantine hold it until a person decides" in rows[3]
-        assert "shape summary.json: is valid against its JSON Schema" in rows[5]
+        assert "enough crawl rows.csv: 10 to 500 rows quarantine hold it until a person decides" in rows[3]
+        assert "shape crawl summary.json: is valid against its JSON Schema" in rows[5]
 
 
 async def test_quarantined_snapshot_is_accepted_and_published_by_clicks(lab: Lab) -> None:
