@@ -94,6 +94,7 @@ class Clone(Repository):
     kind = trees.kind_at
     names_in = trees.names_in
     list_files = trees.list_files
+    content_sizes = trees.content_sizes
     count_entries = trees.count_entries
     list_paths = trees.list_paths
     archive_entries = trees.archive_entries

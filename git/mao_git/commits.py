@@ -40,7 +40,7 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """A commit of a log. `time`: by its committer's clock, in UTC."""
+    """A commit of a log. `time`: by its committer's clock, in UTC; `signature`: armored, if it is signed."""
 
     commit: str
     parents: list[str]
@@ -48,6 +48,7 @@ class LogEntry:
     email: str
     time: datetime
     message: str
+    signature: str | None = None
 
 
 # finding commits
@@ -157,7 +158,16 @@ def first_parents(repo: Repository, start: str) -> Iterator[LogEntry]:
 def log_entry(commit: pygit2.Commit) -> LogEntry:
     parents = [str(parent) for parent in commit.parent_ids]
     moment = datetime.fromtimestamp(commit.commit_time, UTC)
-    return LogEntry(str(commit.id), parents, commit.author.name, commit.author.email, moment, commit.message)
+    author, signature = commit.author, commit.gpg_signature[0]
+    return LogEntry(
+        str(commit.id),
+        parents,
+        author.name,
+        author.email,
+        moment,
+        commit.message,
+        None if signature is None else signature.decode(errors="replace"),
+    )
 
 
 def find_commit(

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
+from .ssh_signatures import ARMOR, MAGIC
+
 NAMESPACE = b"git"
 MIN_RSA_BITS = 2048
 _HASH = b"sha512"
@@ -45,10 +47,10 @@ def load_signer(path: Path) -> Callable[[bytes], str]:
 
     def sign(content: bytes) -> str:
         fields = _string(NAMESPACE) + _string(b"") + _string(_HASH)
-        signed = _signed(key, b"SSHSIG" + fields + _string(hashlib.sha512(content).digest()))
-        blob = b"SSHSIG" + struct.pack(">I", 1) + _string(public) + fields + _string(signed)
+        signed = _signed(key, MAGIC + fields + _string(hashlib.sha512(content).digest()))
+        blob = MAGIC + struct.pack(">I", 1) + _string(public) + fields + _string(signed)
         lines = textwrap.wrap(base64.b64encode(blob).decode(), _WIDTH)
-        return "\n".join(["-----BEGIN SSH SIGNATURE-----", *lines, "-----END SSH SIGNATURE-----"])
+        return "\n".join([ARMOR[0], *lines, ARMOR[1]])
 
     return sign
 

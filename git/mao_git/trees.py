@@ -208,14 +208,30 @@ def list_files(repo: Repository, commit: str, path: str) -> list[FileEntry]:
     entries = []
     for entry in found:
         mode = FileMode(entry.filemode)
-        size = entry.size if isinstance(entry, pygit2.Blob) else None
-        if isinstance(entry, pygit2.Blob) and lfs.may_be_pointer(entry.size):
-            pointer = lfs.parse_pointer(entry.data)
-            if pointer is not None and (with_lfs or lfs.has_lfs_content(repo, pointer)):
-                size = pointer.size
+        size = _content_size(repo, entry, with_lfs=with_lfs) if isinstance(entry, pygit2.Blob) else None
         kind, executable = _KINDS.get(mode, "file"), mode == FileMode.BLOB_EXECUTABLE
         entries.append(FileEntry(entry.name or "", kind, str(entry.id), size, executable))
     return entries
+
+
+def _content_size(repo: Repository, blob: pygit2.Blob, *, with_lfs: bool) -> int:
+    """Return the size of a file's content, which may be in Git LFS."""
+    if lfs.may_be_pointer(blob.size):
+        pointer = lfs.parse_pointer(blob.data)
+        if pointer is not None and (with_lfs or lfs.has_lfs_content(repo, pointer)):
+            return pointer.size
+    return blob.size
+
+
+def content_sizes(repo: Repository, commit: str, blobs: Iterable[str]) -> dict[str, int]:
+    """Return the sizes in bytes of the contents of blobs of a commit; ids of other objects are left out."""
+    with_lfs = tree_uses_lfs(repo, commit)
+    found = ((blob, repo.git.get(blob)) for blob in blobs)
+    return {
+        blob: _content_size(repo, entry, with_lfs=with_lfs)
+        for blob, entry in found
+        if isinstance(entry, pygit2.Blob)
+    }
 
 
 def count_entries(repo: Repository, tree: str) -> int:

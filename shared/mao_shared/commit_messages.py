@@ -59,6 +59,15 @@ def read_step_record(message: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def read_manifest(record: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """Return the number of files and their bytes in a step's record; None if it has no such numbers."""
+    found = (record or {}).get("manifest")
+    if not isinstance(found, dict):
+        return None
+    files, total = found.get("files"), found.get("bytes")
+    return (files, total) if type(files) is int and type(total) is int else None
+
+
 def trailers(message: str) -> dict[str, str]:
     """Return the trailers `MAO-Run` and `MAO-Step` of a commit message, if present."""
     _, _, tail = message.rpartition(END)

@@ -69,8 +69,11 @@ def test_diff_of_files_in_pages(api: Api, commits: tuple[str, str]) -> None:
         ("bad.json", "added"),
         ("blob", "changed"),
     ]
+    assert [file["size"] for file in first["files"]] == [1, 2]
     rest = diff(api, commits, cursor=first["cursor"])
-    assert [file["path"] for file in rest["files"]] == ["d/t.txt", "r.csv"]
+    assert [(file["path"], file["size"]) for file in rest["files"]] == [("d/t.txt", 6), ("r.csv", 17)]
+    removed = diff(api, (commits[1], commits[0]), limit=1)["files"][0]
+    assert (removed["path"], removed["change"], removed["size"]) == ("bad.json", "removed", None)
     assert [file["path"] for file in diff(api, commits, path="d")["files"]] == ["d/t.txt"]
     same = api.get("/datasets/data/diff").json()
     assert (same["before"], same["after"], same["files"]) == (commits[1], commits[1], [])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mao_datamgmt.browse import datasets
+from mao_datamgmt.browse.diff import difference
 from mao_datamgmt.context import Context
 from mao_git.attributes import with_paths
 from mao_shared.errors import MaoError
@@ -68,6 +69,8 @@ async def test_lfs_files_are_pointers_in_git_only(tmp_path: Path) -> None:
             file.name: file.size for file in datasets.list_files(context, "data", None, "", 10, None).items
         }
         assert sizes["bigger.bin"] == len(BIGGER)
+        changed = difference(context, "data", done.base_commit, done.snapshot, "").files
+        assert {file.path: file.size for file in changed}["bigger.bin"] == len(BIGGER)
         work = checkout(tmp_path, world.master)
         assert (work / "bigger.bin").read_bytes() == BIGGER
         assert (work / "d/a b [1].bin").read_bytes() == BIG

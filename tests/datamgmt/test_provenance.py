@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from mao_datamgmt.provenance import manifest
+from mao_git.ssh_signatures import signing_key
 from mao_shared import keys
 from mao_shared.commit_messages import read_step_record
 from mao_shared.host.data_dir import Workspace
@@ -99,6 +100,11 @@ def verify(repository: Path, commit: str, key: Path) -> None:
     git(repository, "-c", f"gpg.ssh.allowedSignersFile={allowed}", "verify-commit", commit)
 
 
+def fingerprint(key: Path) -> str:
+    printed = subprocess.run(["ssh-keygen", "-l", "-f", str(key)], check=True, capture_output=True)
+    return printed.stdout.decode().split()[1]
+
+
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
 async def test_signing_passes_git_verify_commit(tmp_path: Path, kind: str) -> None:
     key = make_key(tmp_path, kind, *(("-b", "2048") if kind == "rsa" else ()))  # a longer one takes a second
@@ -107,6 +113,22 @@ async def test_signing_passes_git_verify_commit(tmp_path: Path, kind: str) -> No
         assert done.snapshot is not None
         verify(world.master, done.snapshot, key)
         assert git(world.master, "fsck", "--strict", "--full") == ""
+        [listed] = (await world.manager.commits("data", done.snapshot, 1, None)).items
+        assert listed.signing_key == fingerprint(key)
+
+
+async def test_commit_without_signature_has_no_signing_key(tmp_path: Path) -> None:
+    async with working(tmp_path) as world:
+        done = await publish(world, "run-1", writes(a="1"))
+        [listed] = (await world.manager.commits("data", done.snapshot, 1, None)).items
+        assert listed.signing_key is None
+
+
+def test_signing_key_of_what_is_no_signature() -> None:
+    begin, end = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
+    for body in ("", "!", "U1NI", "U1NIU0lHAAAAAf////8=", "x" * 400):
+        assert signing_key(f"{begin}\n{body}\n{end}") is None
+    assert signing_key("-----BEGIN PGP SIGNATURE-----\nAAAA\n-----END PGP SIGNATURE-----") is None
 
 
 async def test_signing_of_replayed_commits_and_merges(tmp_path: Path) -> None:

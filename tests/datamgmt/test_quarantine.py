@@ -150,6 +150,8 @@ async def test_quarantine_goes_to_a_branch_of_its_own_and_the_step_succeeds(tmp_
         assert tip(world.master) == tip(world.master, "ground-truth") == before.snapshot
         assert file_at(world.master, f"{BRANCH}:rows.csv") == FEW.strip()
         assert record_of(world.master, BRANCH)["checks"][0]["on_failure"] == "quarantine"
+        [listed] = (await world.manager.quarantine.list_("data", None, 10, None)).items
+        assert (listed.files, listed.bytes) == (2, len(FEW) + 1)
         [alarm] = await alarms_of(world)
         assert f"maoctl dataset quarantine show data {done.quarantine.commit[:10]}" in (alarm.next or "")
         # the next run does not read it
@@ -298,8 +300,11 @@ async def test_several_are_decided_in_any_order(tmp_path: Path) -> None:
         for number in (1, 2, 3):
             await quarantined(world, number, **{f"{number}.txt": "x"})
         desk = world.manager.quarantine
+        assert (await world.manager.status("data")).quarantined == 3
         await desk.accept("data", "run-2", Decision("accepted"))
+        assert (await world.manager.status("data")).quarantined == 2
         await desk.discard("data", "run-3", Decision("discarded"))
+        assert (await world.manager.status("data")).quarantined == 1
         listed = (await desk.list_("data", None, 10, None)).items
         assert [(one.run, one.state) for one in listed] == [
             ("run-3", "discarded"),

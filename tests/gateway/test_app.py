@@ -211,11 +211,3 @@ async def test_former_calls_name_replacement(open_gateway: Open, method: str, pa
         answer = await client.request(method, path, json={})
     assert (answer.status_code, answer.json()["code"]) == (410, "gone")
     assert now in answer.json()["next"]
-
-
-async def test_pages_a_commit_leads_to_its_dataset(open_gateway: Open) -> None:
-    async with open_gateway() as client:
-        found = await client.get(f"/ui/datasets/data/commits/{'a' * 40}")
-        odd = await client.get("/ui/datasets/data/commits/..%2f..%2fx")
-    assert (found.status_code, found.headers["location"]) == (303, f"/ui/datasets/data?ref={'a' * 40}")
-    assert odd.status_code in (404, 422)

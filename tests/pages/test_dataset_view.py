@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from mao_gateway.pages.datasets import dataset, view
+from mao_gateway.pages.datasets import histories, view
 from mao_gateway.pages.datasets.view import BranchHistory, ValueQuestion
 from mao_gateway.pages.formats import Clock
+from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import Alarm, ControlMetric, Series
 from mao_shared.models.alarm import Point
 from mao_shared.models.dataset import (
+    BranchStatus,
     DatasetStatus,
     FileInfo,
     FilePreview,
@@ -153,17 +157,76 @@ def test_view_link_leaves_out_what_is_empty() -> None:
     assert view.link(ref="a/b", path="", offset=0, key="x&y") == "?ref=a%2Fb&key=x%26y"
 
 
-class SlowApi:
-    """Answers never."""
+class HistoryApi:
+    """Answers questions about histories, and counts them. `answer`: JSON lines, or an error; None: never."""
+
+    def __init__(self, answer: str | MaoError | None = "") -> None:
+        self.answer, self.asked = answer, 0
 
     async def text(self, path: str, /, **query: Any) -> str:
-        await asyncio.Event().wait()
-        return ""
+        self.asked += 1
+        if self.answer is None:
+            await asyncio.Event().wait()
+        if isinstance(self.answer, MaoError):
+            raise self.answer
+        return str(self.answer)
 
 
-async def test_page_does_not_wait_for_a_history_of_large_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "HISTORY_SECONDS", 0.01)
-    asked = ValueQuestion("t.csv", "x", "v")
-    found = await dataset._histories(SlowApi(), "/datasets/d", asked, ["a", "b"])  # type: ignore[arg-type]
-    assert [(history.branch, history.versions) for history in found] == [("a", ()), ("b", ())]
-    assert all(history.error is not None and history.error.next for history in found)
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Coroutine[Any, Any, list[BranchHistory]]]:
+    """Return `read_histories` with a memory of its own, and short limits of time."""
+    monkeypatch.setattr(histories, "_histories", histories.Histories())
+    monkeypatch.setattr(histories, "HISTORY_SECONDS", 0.01)
+    return partial(histories.read_histories, name="d", asked=ValueQuestion("t.csv", "x", "v"))
+
+
+async def test_page_does_not_wait_for_a_history_of_large_files(read: Any) -> None:
+    api = HistoryApi(None)
+    for _ in range(2):  # the second page that refreshes itself does not ask again at once
+        found = await read(api, tips={"a": "1", "b": "2"})
+        assert [(history.branch, history.versions) for history in found] == [("a", ()), ("b", ())]
+        assert all(history.error is not None and history.error.next for history in found)
+    assert api.asked == 2
+
+
+async def test_history_is_read_again_only_when_its_branch_has_moved(read: Any) -> None:
+    line = version("7", 1).model_dump_json()
+    api = HistoryApi(f"{line}\n\n")
+    for _ in range(3):
+        [found] = await read(api, tips={"a": "1"})
+        assert [each.value for each in found.versions] == ["7"]
+    assert api.asked == 1
+    assert [each.branch for each in await read(api, tips={"b": "1"})] == ["b"]  # at the same commit
+    assert api.asked == 1
+    await read(api, tips={"a": "2"})
+    await read(api, tips={"a": "2"}, asked=ValueQuestion("t.csv", "y", "v"))
+    assert api.asked == 3
+
+
+async def test_history_that_failed_is_asked_for_again_later(
+    read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = HistoryApi(NotFound("no such branch"))
+    assert (await read(api, tips={"a": "a"}))[0].error is not None
+    monkeypatch.setattr(histories, "RETRY_SECONDS", -1.0)
+    api.answer = ""
+    assert (await read(api, tips={"a": "a"}))[0].error is None
+
+
+async def test_histories_that_are_kept_are_bounded(read: Any) -> None:
+    api = HistoryApi()
+    for number in range(histories.MAX_KEPT + 3):
+        await read(api, tips={"a": str(number)})
+    assert len(histories._histories._kept) == histories.MAX_KEPT
+
+
+def test_tips_of_the_branches_of_a_value() -> None:
+    branches = [
+        BranchStatus(name=name, commit=f"c-{name}", time=NOW, subject="s", here=True)
+        for name in ("ground-truth", "n", "other")
+    ]
+    asked = ValueQuestion("f", "k", "v")
+    assert view.tips(branches, asked, "n") == {"n": "c-n", "ground-truth": "c-ground-truth"}
+    assert view.tips(branches, ValueQuestion("f", "k", "v", "other"), "n") == {"other": "c-other"}
+    assert view.tips(branches, ValueQuestion("f", "k", "v", "abc123"), "n") == {"abc123": "abc123"}
+    assert view.tips([], asked, "n") == {}

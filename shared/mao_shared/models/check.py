@@ -197,7 +197,10 @@ class Quarantine(Record):
 
 class QuarantinedSnapshot(Quarantine):
     """A quarantined snapshot. `base`: the commit that it builds on; `accepted_as`: its commit on the node's
-    branch; `pushed`: the remote has it, and the decision."""
+    branch; `pushed`: the remote has it, and the decision.
+
+    `files`, `bytes`: how much the step wrote, as far as its record says.
+    """
 
     dataset: Name
     node: NodeName
@@ -207,6 +210,8 @@ class QuarantinedSnapshot(Quarantine):
     scheduled_for: Timestamp | None = None
     quarantined_at: Timestamp
     base: str | None = None
+    files: int | None = None
+    bytes: int | None = None
     checks: list[CheckResult] = Field(default_factory=list)
     accepted_as: str | None = None
     pushed: bool = False

@@ -123,7 +123,8 @@ class DatasetStatus(Record):
     """A dataset on this node. `size`: disk usage of its clone in bytes; `failure`: why a push is pending.
 
     `unpushed`: number of commits of all branches not known to be at the remote; `outbox`: those of this
-    node's branch. `broken_clones`: clones set aside and not acknowledged yet.
+    node's branch. `broken_clones`: clones set aside and not acknowledged yet. `quarantined`: number of this
+    node's quarantined snapshots that wait for a decision.
     """
 
     name: str
@@ -134,6 +135,7 @@ class DatasetStatus(Record):
     outbox: Outbox
     size: int
     broken_clones: list[BrokenClone] = Field(default_factory=list)
+    quarantined: int = 0
 
 
 Strategy = Literal["merge", "replay", "take-theirs"]
@@ -174,7 +176,11 @@ class SetAside(Record):
 
 
 class CommitInfo(Record):
-    """A commit. `run` and `step`: whose output it holds, if any."""
+    """A commit. `run` and `step`: whose output it holds, if any.
+
+    `signing_key`: fingerprint of the SSH key that signed it, None without a signature. Whether the signature
+    is right, and the key one of the federation's, `git verify-commit` tells.
+    """
 
     commit: str
     parents: list[str]
@@ -185,6 +191,7 @@ class CommitInfo(Record):
     message: str
     run: str | None = None
     step: str | None = None
+    signing_key: str | None = None
 
 
 class FileInfo(Record):
@@ -265,12 +272,16 @@ Change = Literal["added", "removed", "changed"]
 
 
 class FileDifference(Record):
-    """A file that differs, with the git object ids of its content before and after."""
+    """A file that differs, with the git object ids of its content before and after.
+
+    `size`: of the content after, in bytes; None for one that was removed or is no file.
+    """
 
     path: str
     change: Change
     before: str | None = None
     after: str | None = None
+    size: int | None = None
 
 
 class FieldDifference(Record):

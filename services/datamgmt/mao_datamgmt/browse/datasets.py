@@ -14,6 +14,7 @@ from mao_datamgmt.datasets.broken import broken_clones
 from mao_datamgmt.datasets.clones import dataset_names
 from mao_datamgmt.datasets.push import PushFailure, outbox_status
 from mao_git import Clone, FileEntry, LogEntry, RepositoryError
+from mao_git.ssh_signatures import signing_key
 from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Listing
 from mao_shared.models.check import quarantine_branch
@@ -53,6 +54,7 @@ def dataset_status(context: Context, name: str, failed: PushFailure | None = Non
         outbox=outbox_status(clone, context.node, failed),
         size=_size(clone.path),
         broken_clones=broken,
+        quarantined=quarantine.count_waiting(context, clone),
     )
 
 
@@ -130,6 +132,7 @@ def _commit(entry: LogEntry) -> CommitInfo:
         message=entry.message,
         run=marks.get("MAO-Run"),
         step=marks.get("MAO-Step"),
+        signing_key=None if entry.signature is None else signing_key(entry.signature) or "of another kind",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Literal
 
@@ -58,16 +58,19 @@ def difference(
         )
     deltas = clone.file_changes(old, new, path)
     page = [delta for delta in deltas if cursor is None or delta.path > cursor]
-    diff = DatasetDiff(before=old, after=new, files=[_file(delta) for delta in page[:limit]])
+    shown = page[:limit]
+    sizes = clone.content_sizes(new, [delta.new for delta in shown if delta.new is not None])
+    diff = DatasetDiff(before=old, after=new, files=[_file(delta, sizes) for delta in shown])
     diff.cursor = page[limit - 1].path if len(page) > limit else None
     if "folder" not in kinds and deltas:
         _compare_file(context, clone, diff, deltas[0], manner, key, limit)
     return diff
 
 
-def _file(delta: FileChange) -> FileDifference:
+def _file(delta: FileChange, sizes: Mapping[str, int]) -> FileDifference:
     return FileDifference.model_validate(
         {
+            "size": sizes.get(delta.new or ""),
             "path": mao_git.paths.printable(delta.path),
             "change": delta.change,
             "before": delta.old,

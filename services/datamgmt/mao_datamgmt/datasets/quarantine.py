@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import mao_git
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_git import Clone, LogEntry, MergeConflict
+from mao_shared.commit_messages import read_manifest
 from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound
 from mao_shared.logs import get_logger
 from mao_shared.models import format_time
@@ -38,6 +40,7 @@ MAX_ENTRIES = 10_000  # newest commits of the branch that are read
 MAX_RECENT = 1000  # among which a step finds the snapshot that it has made itself
 KIND = "quarantine"  # of a decision's record
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_waiting: dict[Path, tuple[str, int]] = {}  # clone → tip of its quarantine branch, and how many wait there
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,18 @@ def count_unpushed(context: Context, clone: Clone) -> int:
 # its snapshots
 
 
+def count_waiting(context: Context, clone: Clone) -> int:
+    """Count this node's snapshots that wait for a decision. A branch is read again only once it has moved."""
+    tip = clone.latest_tip(quarantine_branch(context.node))
+    if tip is None:
+        return 0
+    known = _waiting.get(clone.path)
+    if known is None or known[0] != tip:
+        found = list_snapshots(context, clone.path.stem)
+        known = _waiting[clone.path] = tip, sum(snapshot.state == "waiting" for snapshot in found)
+    return known[1]
+
+
 def list_snapshots(context: Context, dataset: str, limit: int = MAX_ENTRIES) -> list[QuarantinedSnapshot]:
     """Return this node's quarantined snapshots of a dataset, newest first. Raises NotFound."""
     clone = Clone.open(context.data.clone(dataset))
@@ -146,6 +161,7 @@ def _snapshot(
     pushed: bool,
 ) -> QuarantinedSnapshot:
     pipeline, output = record.get("pipeline"), record.get("output")
+    files, size = read_manifest(record) or (None, None)
     return QuarantinedSnapshot.model_validate(
         {
             "dataset": dataset,
@@ -158,6 +174,8 @@ def _snapshot(
             "scheduled_for": record.get("scheduled_for"),
             "quarantined_at": entry.time,
             "base": output.get("base") if isinstance(output, dict) else None,
+            "files": files,
+            "bytes": size,
             "checks": results_from_record(record),
             "state": decision.get("state", "waiting"),
             "decided_at": decision.get("at"),

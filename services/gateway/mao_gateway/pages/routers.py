@@ -7,7 +7,7 @@ from mao_shared.web.api_pages import make_routes
 from . import today
 from .agreement import rounds
 from .alarms import alarms
-from .datasets import dataset
+from .datasets import commit, dataset, quarantine
 from .federation import audit_log, members, public
 from .first_run import catalogue, steps
 from .pipelines import actions, pipeline
@@ -23,6 +23,8 @@ PAGE_ROUTES = make_routes(
         steps.router,
         catalogue.router,
         dataset.router,
+        commit.router,
+        quarantine.router,
         listing.router,
         run.router,
         pipelines_listing.router,

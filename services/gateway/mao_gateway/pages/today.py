@@ -232,7 +232,7 @@ async def today(
         title="Today",
         table=table,
         answers=_answers(page, rows, datasets, rounds),
-        needs=_needs(alarms, states or {}),
+        needs=list_needs(alarms, states or {}, datasets or []),
         more_needs=max(0, len(alarms) - MAX_NEEDS),
         plots=await _plots(api, table),
         nodes=sorted({row.strip.node for row in rows}),
@@ -278,23 +278,38 @@ def _answers(
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something that needs a person: an alarm, or a pending change of a pipeline with what it changes."""
+    """Something that needs a person: an alarm, a pending change of a pipeline with what it changes, or a
+    dataset with snapshots in quarantine."""
 
     alarm: Alarm | None = None
     pending: PipelineState | None = None
     changes: Sequence[str] = ()
+    quarantined: DatasetStatus | None = None
 
 
-def _needs(alarms: Sequence[Alarm], states: Mapping[str, PipelineState]) -> list[Need]:
-    """Return what needs a person: alarms that last, then those that are over, then pending changes. Pure."""
+def list_needs(
+    alarms: Sequence[Alarm], states: Mapping[str, PipelineState], datasets: Sequence[DatasetStatus]
+) -> list[Need]:
+    """Return what needs a person. Pure.
+
+    First alarms that last, then quarantined snapshots, whose alarm may have been acknowledged, then alarms
+    that are over, and pending changes.
+    """
     lasting = [alarm for alarm in alarms if alarm.over is None]
     over = [alarm for alarm in alarms if alarm.over is not None]
     changed = [state for _, state in sorted(states.items()) if state.pending]
-    return [Need(alarm=alarm) for alarm in [*lasting, *over][:MAX_NEEDS]] + [
-        Need(
-            pending=state, changes=[_change_words(each) for each in read_changes(state.pending[:MAX_CHANGES])]
-        )
-        for state in changed[:MAX_NEEDS]
+    held = [status for status in datasets if status.quarantined]
+    return [
+        *(Need(alarm=alarm) for alarm in lasting[:MAX_NEEDS]),
+        *(Need(quarantined=status) for status in held[:MAX_NEEDS]),
+        *(Need(alarm=alarm) for alarm in over[: max(0, MAX_NEEDS - len(lasting))]),
+        *(
+            Need(
+                pending=state,
+                changes=[_change_words(each) for each in read_changes(state.pending[:MAX_CHANGES])],
+            )
+            for state in changed[:MAX_NEEDS]
+        ),
     ]
 
 

@@ -120,7 +120,9 @@ def _where(alarm: Alarm, node: str) -> Link:
 def _more(alarm: Alarm) -> list[Link]:
     """Return where to look further: run, dataset, metric, round."""
     found = []
-    if alarm.run is not None:
+    if alarm.run is not None and alarm.kind == "check":  # where a quarantined snapshot is decided about, too
+        found.append(Link("checks of the run", path_of("ui", "runs", alarm.run) + "#checks"))
+    elif alarm.run is not None:
         found.append(Link("run", path_of("ui", "runs", alarm.run)))
     if alarm.dataset is not None and alarm.metric is not None:
         found.append(Link(f"metric {alarm.metric}", path_of("ui", "datasets", alarm.dataset) + "#metrics"))

@@ -12,12 +12,14 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 from starlette.responses import RedirectResponse
 
+from mao_gateway.pages.checks import check_rows, decision_words
 from mao_gateway.pages.formats import Clock
 from mao_gateway.pages.forms import Message, back_to, carry_out, read_form
 from mao_gateway.pages.node_api import NodeApi, path_of
 from mao_gateway.pages.site import PageDep, messages, page_router
-from mao_shared.errors import MaoError, NotFound, Unavailable
+from mao_shared.errors import MaoError, NotFound
 from mao_shared.models import GROUND_TRUTH, Alarm, Dataset, Enrolment, Listing, Series
+from mao_shared.models.check import quarantine_branch
 from mao_shared.models.common import STORED
 from mao_shared.models.dataset import (
     CommitInfo,
@@ -25,11 +27,12 @@ from mao_shared.models.dataset import (
     DatasetStatus,
     FileInfo,
     FilePreview,
-    ValueVersion,
 )
 
 from . import view
-from .view import BranchHistory, ValueQuestion, WatchedMetric
+from .histories import MAX_VERSIONS, read_histories
+from .quarantine import QuarantinePanel, read_quarantine
+from .view import ValueQuestion, WatchedMetric
 
 T = TypeVar("T")
 router = page_router()
@@ -40,8 +43,6 @@ MAX_WAITING = 20  # commits that wait, listed
 MAX_METRICS = 6
 MAX_COMPARED = 12  # branches that are compared with ground truth
 MAX_DIFFERING = 50  # files that differ, counted
-MAX_VERSIONS = 200  # of a value, on each branch
-HISTORY_SECONDS = 8.0  # to read them: large files take longer, which a page does not wait for
 PREVIEW_ROWS = 20
 
 Name = Annotated[str, Path(max_length=63)]
@@ -146,13 +147,16 @@ async def show_dataset(
         )
     ref = chosen.ref or view.default_ref(status.branches, page.node) or ""
     names = [branch.name for branch in status.branches]
-    waiting, commits, (files, shown), differing, metrics, histories = await asyncio.gather(
+    waiting, commits, (files, shown), differing, metrics, (histories, quarantine) = await asyncio.gather(
         _waiting(api, at, page.node, status),
         _part(_commits(api, at, ref, chosen.before)),
         _files(api, at, ref, chosen),
         _differing(api, at, names),
         _metrics(api, view.watched_metrics(enrolments, name)),
-        _histories(api, at, chosen.value, chosen.value.branches(names, page.node)),
+        asyncio.gather(
+            read_histories(api, name, chosen.value, view.tips(status.branches, chosen.value, page.node)),
+            _quarantine(api, status, page.node),
+        ),
     )
     alarms = await page.alarms()
     rows = view.history_rows(histories)
@@ -172,6 +176,9 @@ async def show_dataset(
         chosen=chosen,
         ref=ref,
         waiting=waiting,
+        quarantine=quarantine,
+        check_rows=check_rows,
+        decision_words=decision_words,
         commits=commits,
         differing=differing,
         files=files,
@@ -189,6 +196,13 @@ async def show_dataset(
         text_lines=view.lines_of,
         command=view.command,
     )
+
+
+async def _quarantine(api: NodeApi, status: DatasetStatus, node: str) -> QuarantinePanel | None:
+    """Return what is in quarantine; None if nothing ever was."""
+    if all(branch.name != quarantine_branch(node) for branch in status.branches):
+        return None
+    return await read_quarantine(api, status.name, status.quarantined)
 
 
 def _drawn(
@@ -259,38 +273,7 @@ async def _metrics(api: NodeApi, watched: Sequence[WatchedMetric]) -> list[tuple
     return [(metric, series) for metric, series in zip(some, found, strict=True) if series and series.points]
 
 
-async def _histories(
-    api: NodeApi, at: str, asked: ValueQuestion, branches: Sequence[str]
-) -> list[BranchHistory]:
-    """Return the versions of a value on each branch, or why there are none."""
-    if not asked.is_asked:
-        return []
-
-    async def follow(branch: str) -> BranchHistory:
-        query = {"file": asked.file, "key": asked.key, "field": asked.field, "limit": MAX_VERSIONS}
-        try:
-            async with asyncio.timeout(HISTORY_SECONDS):
-                text = await _part(api.text(f"{at}/history", branch=branch, **query))
-        except TimeoutError:
-            detail = f"To read the versions takes longer than {HISTORY_SECONDS:.0f} s: the file is large."
-            return BranchHistory(branch, (), Unavailable(detail, next="Use the command below."))
-        versions = view.parse_versions(
-            text.found or "", lambda line: ValueVersion.model_validate_json(line, context=STORED)
-        )
-        return BranchHistory(branch, versions, text.error)
-
-    return list(await asyncio.gather(*map(follow, branches)))
-
-
 # what can be done
-
-
-@router.get("/ui/datasets/{name}/commits/{commit}")
-async def show_commit(
-    name: Name, commit: Annotated[str, Path(pattern=r"^[0-9a-f]{4,64}$")]
-) -> RedirectResponse:
-    """Show the dataset as it was at a commit."""
-    return RedirectResponse(f"{path_of('ui', 'datasets', name)}?ref={commit}", 303)
 
 
 @router.post("/ui/datasets/{name}/push")

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from mao_gateway.pages.formats import Clock, number, plural
 from mao_gateway.pages.plots import PlotPoint, plot
-from mao_shared.commit_messages import read_step_record
+from mao_shared.commit_messages import read_manifest, read_step_record
 from mao_shared.errors import MaoError
 from mao_shared.models import GROUND_TRUTH, Alarm, ControlMetric, Enrolment, Series
 from mao_shared.models.alarm import Point
@@ -87,11 +87,7 @@ def waiting_commits(commits: Iterable[CommitInfo]) -> list[WaitingCommit]:
     """Return commits with the size of what they hold, as far as their messages say."""
     found = []
     for info in commits:
-        manifest = (read_step_record(info.message) or {}).get("manifest")
-        facts = manifest if isinstance(manifest, dict) else {}
-        files, size = (
-            value if isinstance(value, int) else None for value in (facts.get("files"), facts.get("bytes"))
-        )
+        files, size = read_manifest(read_step_record(info.message)) or (None, None)
         found.append(WaitingCommit(info, files, size))
     return found
 
@@ -250,6 +246,12 @@ class ValueQuestion:
         if self.branch:
             return [self.branch]
         return [name for name in (node, GROUND_TRUTH) if name in known] or list(known[:1])
+
+
+def tips(branches: Sequence[BranchStatus], asked: ValueQuestion, node: str) -> dict[str, str]:
+    """Return the branches on which a value is followed, with their commits; an unknown branch as it is."""
+    known = {branch.name: branch.commit for branch in branches}
+    return {name: known.get(name, name) for name in asked.branches(list(known), node)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from mao_gateway.pages.checks import CheckRow, declared_rows
 from mao_gateway.pages.formats import NONE, memory, number, span
 from mao_shared.models import (
     GROUND_TRUTH,
@@ -58,6 +59,7 @@ class StepRow:
     retries: str
     metrics: str
     asked: tuple[str, ...]
+    checks: Sequence[CheckRow] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def _resolved_row(step: ResolvedStep) -> StepRow:
         retries=_retries(step.retry),
         metrics=", ".join(metric.name for metric in step.metrics),
         asked=tuple(step.asked()),
+        checks=declared_rows(step.checks),
     )
 
 
@@ -148,6 +151,7 @@ def _registered_row(step: Step, tool: Tool | None) -> StepRow:
         retries=_retries(step.retry),
         metrics=", ".join(metric.name for metric in step.metrics),
         asked=tuple(dict.fromkeys(asked)),
+        checks=declared_rows(step.checks),
     )
 
 

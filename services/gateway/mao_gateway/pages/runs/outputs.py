@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from mao_gateway.pages.formats import memory, number, plural, size, span
 from mao_gateway.pages.node_api import NodeApi, path_of
-from mao_shared.commit_messages import read_step_record
+from mao_shared.commit_messages import read_manifest, read_step_record
 from mao_shared.logs import mask_command, mask_env
 from mao_shared.models import OutputFile, Run, StepRun
 from mao_shared.models.dataset import CommitInfo, DatasetDiff, FileDifference, FileInfo
@@ -48,9 +48,13 @@ class WrittenFile:
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What is known of a step that has begun. `files`: the first `MAX_FILES`; `total`: how many there are."""
+    """What is known of a step that has begun. `files`: the first `MAX_FILES`; `total`: how many there are.
+
+    `at`: the commit of its output, in quarantine if the step has no snapshot.
+    """
 
     step: StepRun
+    at: str | None = None
     commit: CommitInfo | None = None
     files: list[WrittenFile] = field(default_factory=list)
     total: int = 0
@@ -105,10 +109,11 @@ async def _read_output(api: NodeApi, step: StepRun) -> StepOutput:
     shown = await asyncio.gather(
         *(_compare(api, step, file, at) for at, file in enumerate(files[:MAX_FILES]))
     )
-    manifest = _manifest(record)
+    manifest = read_manifest(record)
     sizes = [file.size for file in files if file.size is not None]
     return StepOutput(
         step=step,
+        at=output_commit(step),
         commit=commit,
         files=list(shown),
         total=len(files) if listed or manifest is None else max(len(files), manifest[0]),
@@ -120,18 +125,25 @@ async def _read_output(api: NodeApi, step: StepRun) -> StepOutput:
     )
 
 
+def output_commit(step: StepRun) -> str | None:
+    """Return the commit with a step's output: its snapshot, otherwise the quarantined one."""
+    return step.snapshot or (step.quarantine.commit if step.quarantine else None)
+
+
 async def _commit(api: NodeApi, step: StepRun) -> CommitInfo | None:
-    if step.snapshot is None:
+    commit = output_commit(step)
+    if commit is None:
         return None
     path = path_of("datasets", step.spec.output.name, "log")
-    found = await api.optional(api.listing(path, CommitInfo, branch=step.snapshot, limit=1))
+    found = await api.optional(api.listing(path, CommitInfo, branch=commit, limit=1))
     return found.items[0] if found and found.items else None
 
 
 async def _difference(api: NodeApi, step: StepRun) -> DatasetDiff | None:
-    if step.snapshot is None or step.base_commit is None:
+    commit = output_commit(step)
+    if commit is None or step.base_commit is None:
         return None
-    query = {"from": step.base_commit, "to": step.snapshot, "limit": 500}
+    query = {"from": step.base_commit, "to": commit, "limit": 500}
     path = path_of("datasets", step.spec.output.name, "diff")
     return await api.optional(api.get(path, DatasetDiff, **query))
 
@@ -147,12 +159,13 @@ async def _inputs(api: NodeApi, step: StepRun) -> tuple[list[FileInfo], bool]:
 
 async def _compare(api: NodeApi, step: StepRun, file: WrittenFile, place: int) -> WrittenFile:
     """Return a changed file with the counts of its rows or lines, unless it is large."""
-    if file.change != "changed" or step.snapshot is None or step.base_commit is None:
+    commit = output_commit(step)
+    if file.change != "changed" or commit is None or step.base_commit is None:
         return file
     if place >= MAX_COMPARED or file.size is None or file.size > MAX_COMPARED_BYTES:
         return file
     name = step.spec.output.name
-    counts, words = await _compared.read(api, name, step.base_commit, step.snapshot, file.path)
+    counts, words = await _compared.read(api, name, step.base_commit, commit, file.path)
     return WrittenFile(file.path, file.size, file.sha256, file.change, counts, words)
 
 
@@ -165,15 +178,6 @@ def listed_files(record: dict[str, Any] | None) -> dict[str, OutputFile]:
         return {str(path): OutputFile.model_validate(file) for path, file in outputs.items()}
     except ValidationError:
         return {}
-
-
-def _manifest(record: dict[str, Any] | None) -> tuple[int, int] | None:
-    """Return the number of files and their bytes in a step's record."""
-    found = record.get("manifest") if record else None
-    if not isinstance(found, dict):
-        return None
-    files, total = found.get("files"), found.get("bytes")
-    return (files, total) if isinstance(files, int) and isinstance(total, int) else None
 
 
 def written_files(

@@ -10,6 +10,7 @@ from fastapi import Query, Request
 from fastapi.responses import HTMLResponse
 from starlette.responses import Response
 
+from mao_gateway.pages.checks import decision_words, run_checks
 from mao_gateway.pages.formats import plural, size
 from mao_gateway.pages.forms import Message, back_to, carry_out, key_of, read_form
 from mao_gateway.pages.node_api import path_of
@@ -67,6 +68,8 @@ async def show_run(
         log=log,
         line_text=line_text,
         outputs=outputs,
+        checks=run_checks(run),
+        decision_words=decision_words,
     )
 
 

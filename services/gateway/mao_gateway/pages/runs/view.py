@@ -9,13 +9,16 @@ from datetime import datetime
 from statistics import median
 from typing import get_args
 
+from mao_gateway.pages.checks import decision_words, outcome_words
 from mao_gateway.pages.formats import Clock, number, plural, span
 from mao_shared.models import Run, StepRun, Trigger
+from mao_shared.models.check import failed_checks_text, strongest_reaction
 from mao_shared.states import RUN_ENDED, RunPhase, StepPhase
 
 DONE = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
 TRIGGERS: tuple[str, ...] = get_args(Trigger)
 MAX_LINES = 10  # of a tool's output in a note
+CHECK_FAILED = "check-failed"  # code of the error
 MIN_DURATIONS = 3  # from which a usual duration is told
 _VOTED = re.compile(r"ground-truth is for (\d+) nodes to agree on, it is not moved by one")
 _HEX = re.compile(r"[0-9a-f]{8}")
@@ -23,7 +26,10 @@ _HEX = re.compile(r"[0-9a-f]{8}")
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What a person should know first. `tone`: a colour of style.css; `code`: of an error, with its cause."""
+    """What a person should know first. `tone`: a colour of style.css; `code`: of an error, with its cause.
+
+    `link`: words that lead to the run's checks.
+    """
 
     tone: str
     icon: str
@@ -31,6 +37,7 @@ class Note:
     text: str = ""
     next: str = ""
     code: str = ""
+    link: str = ""
 
     @property
     def lines(self) -> list[str]:
@@ -112,8 +119,11 @@ def run_notes(run: Run, clock: Clock) -> list[Note]:
     if run.error is not None:
         of = next((step.spec.name for step in run.steps if step.error), None)
         title = f"Step {of} failed" if of else "The run failed"
+        link = ""
+        if run.error.code == CHECK_FAILED:
+            title, link = f"{title} a data check", "See what was checked"
         code = f"{run.error.code}, caused by the {run.error.fault}"
-        notes.append(Note("bad", "failed", title, run.error.detail, run.error.next or "", code))
+        notes.append(Note("bad", "failed", title, run.error.detail, run.error.next or "", code, link))
     elif run.phase in (RunPhase.FAILED, RunPhase.LOST):
         notes.append(Note("bad", "failed", f"The run {run.phase}", run.reason or "Its record has no error."))
     if run.cancel is not None and run.phase not in RUN_ENDED:
@@ -131,7 +141,26 @@ def run_notes(run: Run, clock: Clock) -> list[Note]:
         notes.append(Note("off", "info", "Note", reword_vote(run.reason)))
     if run.phase not in RUN_ENDED:
         notes += [note for step in run.steps if (note := _waits(step, clock))]
-    return notes
+    return notes + [note for step in run.steps if (note := _check_note(step, clock))]
+
+
+def _check_note(step: StepRun, clock: Clock) -> Note | None:
+    """Return that checks of a step failed, unless its error says so."""
+    reaction = strongest_reaction(step.checks)
+    if reaction is None or step.error is not None:
+        return None
+    count = sum(not result.passed for result in step.checks)
+    failed = f"{plural(count, 'data check')} of step {step.spec.name} failed"
+    found = f"{failed_checks_text(step.checks)}."
+    said = outcome_words(step, reaction)
+    if step.quarantine is None:
+        return Note("warn", "attention", failed, f"{said} {found}", link="See what was checked")
+    decision = decision_words(step.quarantine, clock)
+    if decision:
+        title = f"The quarantined output of step {step.spec.name} was {step.quarantine.state}"
+        return Note("off", "info", title, f"{failed}: {found}", decision, link="See what was checked")
+    title = f"The output of step {step.spec.name} is in quarantine"
+    return Note("warn", "quarantined", title, f"{failed}: {found}", said, link="Decide about it")
 
 
 def _missed(run: Run, clock: Clock) -> Note:
