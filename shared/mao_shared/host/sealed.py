@@ -16,18 +16,19 @@ from .files import replace_file, sync_folder
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
 
-KEY_FILE = "secret.key"
+KEY_FILE = "secret.key"  # for the URLs of channels, and what webhooks and heartbeats have
+TOOL_KEYS = "tool-secrets.key"
 MAX_KEYS = 20
 
 
 class SealedSecrets:
-    """Encrypts with the first key in `<data_dir>/secret.key` and decrypts with any of them, one per line.
+    """Encrypts with the first key in a file of the data directory and decrypts with any, one per line.
 
     All methods block.
     """
 
-    def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / KEY_FILE
+    def __init__(self, data_dir: Path, key_file: str = KEY_FILE) -> None:
+        self._path = data_dir / key_file
 
     def seal(self, secret: str) -> str:
         """Encrypt a secret. Raises MaoError (`secret-key-unusable`) if the key file has no valid key."""
