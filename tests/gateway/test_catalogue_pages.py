@@ -26,7 +26,7 @@ def entry(*items: tuple[str, str, str], **more: Any) -> CatalogueEntry:
         ([("dataset", "d", "created")], ["dataset d: is made here"]),
         ([("tool", "a", "created"), ("tool", "b", "created")], ["2 tools: are registered"]),
         ([("image", "i", "pulled")], ["image i: is pulled"]),
-        ([("variable", "KEY", "refused")], ["asks for a secret: KEY"]),
+        ([("secret", "crawler-key", "missing")], ["asks for the secret crawler-key"]),
         ([("privilege", "docker socket", "missing")], ["asks for docker socket"]),
         ([("tool", "a", "differs")], ["tool a: another one is registered"]),
     ],
