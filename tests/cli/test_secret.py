@@ -55,3 +55,15 @@ def test_tool_options_add_and_drop_secrets(maoctl: Maoctl, gateway_with_node: Re
         {"secret": "other", "env": "TOKEN"},
         {"secret": "third"},
     ]
+
+
+def test_tool_add_warns_of_variables_that_look_secret(
+    maoctl: Maoctl, gateway_with_node: RememberingGateway
+) -> None:
+    env = ["--env", "PGPASS=geheim", "--env", "DEPTH=3"]
+    done = maoctl("tool", "add", "new-tool", "me", node.IMAGE, *env)
+    assert done.code == 0, done.err
+    assert "warning: PGPASS of tool new-tool looks like a secret" in done.err
+    assert "--secret PGPASS=pgpass" in done.err
+    assert "DEPTH" not in done.err
+    assert "geheim" not in done.err

@@ -177,6 +177,7 @@ def add(
     fields |= {"data_repo": data_repo, "code_repo": code_repo, "artefact": artefact}
     made = session.client.tools.create(records.build(Tool, fields), idempotency_key=secrets.token_hex(16))
     session.done(TOOL, made.record, "added")
+    records.warn_of_secrets(f"tool {name}", made.record.env)
 
 
 @app.command("get", lists=True, epilog=example("maoctl tool get", "maoctl tool get crawler -o yaml"))
