@@ -61,6 +61,7 @@ def contexts(incomplete: str) -> list[str]:
 alarms = completer(lambda client: (alarm.id for alarm in client.alarms.list()))
 webhooks = completer(lambda client: (webhook.name for webhook in client.webhooks.list()))
 channels = completer(lambda client: (channel.name for channel in client.notifications.channels()))
+secrets = completer(lambda client: (secret.name for secret in client.secrets.list()))
 rules = completer(lambda client: (rule.name for rule in client.notifications.rules()))
 heartbeats = completer(lambda client: (beat.pipeline for beat in client.notifications.heartbeats()))
 runs = completer(lambda client: (run.id for run in client.runs.list()))

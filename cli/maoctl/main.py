@@ -29,6 +29,7 @@ from .commands import (
     node,
     pipeline,
     run,
+    secret,
     tool,
     vote,
 )
@@ -45,6 +46,7 @@ _NOUNS = {
     "catalogue": catalogue.app,
     "run": run.app,
     "job": job.app,
+    "secret": secret.app,
     "node": node.app,
     "federation": federation.app,
     "alarm": alarm.app,

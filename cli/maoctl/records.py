@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mao_shared.errors import Conflict, InvalidInput, MaoError, PreconditionFailed, RecordUnreadable
@@ -45,6 +45,18 @@ def fetch(resource: Resource[R], name: str) -> Versioned[R]:
     whole = uncut(name, lambda: (str(getattr(record, key)) for record in resource.list()))
     with did_you_mean((whole, resource)):
         return resource.get(whole)
+
+
+def warn_of_secrets(owner: str, env: Mapping[str, str]) -> None:
+    """Warn of variables that look like secrets: their values are kept and shown as they are."""
+    from mao_shared.logs import looks_secret
+
+    for name in sorted(name for name, value in env.items() if looks_secret(name, value)):
+        kept = name.lower().replace("_", "-").strip("-")
+        say(
+            f"warning: {name} of {owner} looks like a secret, and everybody in the federation can read it; "
+            f"keep it with 'maoctl secret set {kept}', and give it with '--secret {name}={kept}'"
+        )
 
 
 def get(session: CliSession, resource: Resource[R], view: TableView[R], name: str | None) -> None:

@@ -108,6 +108,7 @@ check_health = _key("/nodes/{node}/check-health/{pipeline}/{step}")
 link = _key("/nodes/{node}/link")  # the federation that the node has joined
 contact = _key("/nodes/{node}/contact")  # when the federation last answered
 known_prefix = _key("/nodes/{node}/known/")  # followed by a key of the federation store
+secret, secrets_prefix = _keys("/nodes/{node}/secrets/{name}")
 trusted, trusted_prefix = _keys("/nodes/{node}/trusted/{author}")
 audit_entry = _key("/nodes/{node}/audit/{entry_id}")  # the id mirrored, see `newest_first`
 audit_prefix = _key("/nodes/{node}/audit/")

@@ -20,6 +20,11 @@ MASK = "•••"
 _NAME = re.compile(
     r"token|secret|passw|authorization|credential|private[_-]?key|api[_-]?key|access[_-]?key", re.IGNORECASE
 )
+_VARIABLE = re.compile(
+    r"pgpass|passphrase|ssh_?key|(?:^|[_-])(?:pass|pwd|pin|auth|bearer|cookies?|keys?|session|signature)(?:$|[_-])",
+    re.IGNORECASE,
+)
+"""Further names of variables and options; as names in events they would hide too much."""
 _URL = re.compile(r"(https?://)[^/@\s]+(?=@)|(://)[^/@\s]*:[^/@\s]+(?=@)", re.IGNORECASE)
 _SHAPE = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY|\bgh[pousr]_\w{20}|\bgithub_pat_\w{20}|\bglpat-[\w-]{16}"
@@ -30,6 +35,16 @@ _SHAPE = re.compile(
 def is_secret_name(name: str) -> bool:
     """Return True if a value with this name is secret."""
     return _NAME.search(name) is not None
+
+
+def is_secret_variable(name: str) -> bool:
+    """Return True if a variable or an option of this name probably has a secret value."""
+    return is_secret_name(name) or _VARIABLE.search(name) is not None
+
+
+def looks_secret(name: str, value: str) -> bool:
+    """Return True if the value of a variable looks like a secret, by its name or by itself."""
+    return is_secret_variable(name) or mask_value(value) != value
 
 
 def mask_urls(text: str) -> str:
@@ -44,16 +59,16 @@ def mask_value(text: str) -> str:
 
 def mask_env(env: Mapping[str, str]) -> dict[str, str]:
     """Return the environment sorted by name, with secret values masked."""
-    return {name: MASK if is_secret_name(name) else mask_value(env[name]) for name in sorted(env)}
+    return {name: MASK if is_secret_variable(name) else mask_value(env[name]) for name in sorted(env)}
 
 
 def mask_command(words: Iterable[str]) -> list[str]:
-    """Return the command line with `--password x`, `--password=x`, `TOKEN=x` and tokens masked."""
+    """Return the command line with `--password x`, `--key=x`, `TOKEN=x` and tokens masked."""
     masked: list[str] = []
     hide_next = False
     for word in words:
         name, equals, _ = word.partition("=")
-        named = is_secret_name(name) and " " not in name
+        named = is_secret_variable(name) and " " not in name
         if hide_next and not word.startswith("-"):
             masked.append(MASK)
         else:

@@ -24,6 +24,7 @@ from mao_shared.models import (
     notification,
     run,
     schema,
+    secret,
     tool,
 )
 from mao_shared.models import round as rounds
@@ -46,6 +47,7 @@ ALARM = "level-shift-air-quality-observations-zurich-rows-20260131T120000Z"
 ROUND = "20260131T120000Z"
 SERIES = f"{PIPELINE}/{TOOL}/median-particulate-matter"
 CHANNEL = "observatory-operations-mail"
+SECRET = "air-quality-network-api-token-of-zurich"
 RULE = "at-night-only-what-cannot-wait-until-morning"
 WEBHOOK = "mattermost-observatory-operations"
 COMMIT = "c0ffee" * 6 + "abcd"
@@ -323,6 +325,13 @@ def answer_notifications(gateway: RememberingGateway) -> None:
     gateway.answer("GET", "/messages", listing(message))
 
 
+def answer_secrets(gateway: RememberingGateway) -> None:
+    kept = example(secret.SecretState, name=SECRET, used_by=[f"{PIPELINE}/{TOOL}"])
+    gateway.keep("/secrets", kept)
+    gateway.answer("PUT", f"/secrets/{SECRET}", kept, 201)
+    gateway.answer("POST", "/secrets/rotate", {"secrets": 1})
+
+
 def a_catalogue_entry() -> Json:
     items = [
         {"kind": "pipeline", "name": PIPELINE, "state": "created", "detail": f"{TOOL} → {DATASET}"},
@@ -366,6 +375,7 @@ def answer_all(gateway: RememberingGateway) -> RememberingGateway:
     answer_federation(gateway)
     answer_alarms(gateway)
     answer_notifications(gateway)
+    answer_secrets(gateway)
     answer_catalogue(gateway)
     answer_audit(gateway)
     return gateway

@@ -135,12 +135,36 @@ def test_catalogue_install_without_terminal_says_what_to_pass(
     assert bodies(gateway, "install") == []
 
 
-def test_catalogue_install_refuses_secret(maoctl: Maoctl, gateway: RememberingGateway) -> None:
-    secret = item("variable", "API_KEY", "refused", detail="step a asks for a secret")
-    gateway.answer("POST", "/catalogue/plan", entry(secret, state="unusable"))
+def test_catalogue_install_without_terminal_names_the_secret(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    secret = item(
+        "secret", "a-key", "missing", detail="asked for in $KEY", next="Set it: maoctl secret set a-key"
+    )
+    gateway.answer("POST", "/catalogue/plan", entry(secret, state="incomplete"))
     done = maoctl("catalogue", "install", "survey", "--local")
     assert done.code == ExitCode.USAGE
-    assert "variable API_KEY refused: step a asks for a secret" in done.err
+    assert "secret a-key missing: asked for in $KEY" in done.err
+    assert "maoctl secret set a-key" in done.err
+
+
+def test_catalogue_install_asks_for_secrets_and_keeps_them(
+    maoctl: Maoctl, gateway: RememberingGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = item("secret", "a-key", "missing", detail="asked for in $KEY")
+    privilege = item("privilege", "secret a-key", "missing", detail="tool a asks for secret a-key")
+    for planned in (entry(secret, privilege, state="incomplete"), READY):
+        gateway.answer("POST", "/catalogue/plan", planned)
+    gateway.answer("POST", "/catalogue/install", INSTALLED)
+    state = {"name": "a-key", "created_at": "2026-01-31T12:00:00Z", "changed_at": "2026-01-31T12:00:00Z"}
+    gateway.answer("PUT", "/secrets/a-key", state, 201)
+    monkeypatch.setattr("sys.stdin", Keyboard(""))
+    monkeypatch.setattr("typer.prompt", lambda *_, **options: "canary-1" if options["hide_input"] else "")
+    done = maoctl("catalogue", "install", "survey")
+    assert done.code == 0, done.err
+    assert [call.body for call in gateway.calls if call.method == "PUT"] == [{"value": "canary-1"}]
+    assert bodies(gateway, "install")[0]["agree"] == ["secret a-key"]
+    assert "canary-1" not in done.out + done.err
 
 
 def test_catalogue_install_remote_pattern(maoctl: Maoctl, gateway: RememberingGateway) -> None:

@@ -36,6 +36,7 @@ ARGUMENTS = {
     "webhook": node.WEBHOOK,
     "channel": node.CHANNEL,
     "rule": node.RULE,
+    "secret": node.SECRET,
     "context": "lab",
     "snapshot": node.COMMIT,
     "key": node.TOOL,
@@ -76,6 +77,7 @@ LINES = {
     "alarm rule set": f"{node.RULE} --channel {node.CHANNEL} --quiet 22:00-07:00 --reminder 12h",
     "alarm heartbeat set": f"{node.PIPELINE} https://hc.example.org/ping/8f2c",
     "webhook add": "new-hook https://lab.example.org/x",
+    "secret set": f"{node.SECRET} --from-file {{folder}}/token",
     "node backup": "{folder}/backup.tar.gz",
     "node restore": "{folder}/none.tar.gz",
 }
@@ -128,6 +130,7 @@ def prepared(
     (tmp_path / "records.yaml").write_text(
         f"{{kind: dataset, name: {node.DATASET}, master: /srv/other.git}}", "utf-8"
     )
+    (tmp_path / "token").write_text("s3cret-canary", "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", str(WIDTH))

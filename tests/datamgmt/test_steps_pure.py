@@ -20,6 +20,7 @@ from mao_git.remotes import host_keys
 from mao_git.remotes.host_keys import KnownHostKeys, SshHost, known_keys, parse_ssh_host, untrusted
 from mao_shared.commit_messages import read_step_record
 from mao_shared.models import Run, StepRun
+from mao_shared.models.secret import SecretRef
 from mao_shared.states import StepPhase
 
 from .world import BEGIN, run_of, step
@@ -182,14 +183,26 @@ def test_steps_command_of_tool_cannot_forge_record() -> None:
     assert shlex.split(provenance.rerun_command(OLD, forged))[-2] == "{{pwd}}"
 
 
-def test_steps_secret_values_stay_out_of_record() -> None:
-    env = {"TOKEN": "geheim", "YEARS": "2024"}
-    spec = OLD.steps[0].spec.model_copy(update={"env": env, "command": ["crawl", "--password", "geheim"]})
+@pytest.mark.parametrize(
+    ("is_recorded", "env", "options"),
+    [
+        (False, ["PGPASS", "TOKEN", "YEARS"], "-e PGPASS -e TOKEN -e YEARS "),
+        (True, {"PGPASS": "x", "TOKEN": "•••", "YEARS": "2024"}, "-e PGPASS=x -e TOKEN -e YEARS=2024 "),
+    ],
+)
+def test_steps_values_are_recorded_only_where_asked_for(is_recorded: bool, env: object, options: str) -> None:
+    given = {"TOKEN": "geheim", "YEARS": "2024", "PGPASS": "x"}
+    secrets = [SecretRef(secret="key"), SecretRef(secret="db", env="DB")]
+    changes = {"env": given, "record_env": is_recorded, "secrets": secrets}
+    changes |= {"command": ["crawl", "--password", "geheim"]}
+    spec = OLD.steps[0].spec.model_copy(update=changes)
     message = message_of(OLD.steps[0].model_copy(update={"spec": spec}))
     record = read_step_record(message)
     assert record is not None
-    assert record["env"] == {"TOKEN": "•••", "YEARS": "2024"}
-    assert "-e TOKEN -e YEARS=2024" in message
+    assert record["env"] == env
+    assert record["secrets"] == [{"secret": "key"}, {"secret": "db", "env": "DB"}]
+    assert options in message
+    assert '-v "$MAO_SECRETS/key:/run/secrets/key:ro" -e DB ' in message.replace('\\"', '"')
     assert "geheim" not in message
 
 

@@ -85,7 +85,7 @@ def test_evidence_datalad_rerun_in_scratch_clone_gives_same_tree(run: dict[str, 
     for name in ("size", "a b"):
         assert not (checkout / name).exists()
 
-    datalad(checkout, "rerun", step["snapshot"], variables={"API_TOKEN": "geheim"})
+    datalad(checkout, "rerun", step["snapshot"], variables={"API_TOKEN": "geheim", "UNIT": "bytes {x}"})
 
     assert git(checkout, "rev-parse", "HEAD^{tree}") == git(
         checkout, "rev-parse", f"{step['snapshot']}^{{tree}}"

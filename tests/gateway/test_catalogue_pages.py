@@ -32,7 +32,7 @@ def entry(*items: tuple[str, str, str], **more: Any) -> CatalogueEntry:
         ([("dataset", "d", "created")], ["dataset d will be made here"]),
         ([("tool", "a", "created"), ("tool", "b", "created")], ["2 tools will be registered"]),
         ([("image", "i", "pulled")], ["image i will be pulled"]),
-        ([("variable", "KEY", "refused")], ["asks for a secret: KEY"]),
+        ([("secret", "crawler-key", "missing")], ["asks for the secret crawler-key"]),
         ([("privilege", "docker socket", "missing")], ["asks for docker socket"]),
         ([("tool", "a", "differs")], ["tool a: another one is registered"]),
     ],
@@ -108,4 +108,5 @@ async def test_commands_of_pages_quote_what_an_address_says(tmp_path: Path, addr
     assert answer.status_code == 200
     lines = [unescape(line) for line in re.findall(r'<p class="cmd"><span>(.*?)</span>', answer.text)]
     for line in lines:
-        assert "touch" not in line or HOSTILE in shlex.split(line)
+        words = [word.removeprefix("--").rpartition("=")[2] for word in shlex.split(line)]
+        assert "touch" not in line or HOSTILE in words

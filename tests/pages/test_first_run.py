@@ -132,14 +132,13 @@ async def test_catalogue_says_what_is_missing(new_node: NativeNode) -> None:
         page = await reader.open("/ui/catalogue")
         for name, words in {
             "needs-root": "asks for docker socket",
-            "needs-secret": "asks for a secret: API_KEY",
+            "needs-secret": "asks for the secret finder-api-key",
             "needs-tool": "tool nobody: it is neither registered here nor in the catalogue",
             "camera": "steps[0].devices: is not supported here",
             "needs-image": "image mao-test/not-here:1 will be pulled",
         }.items():
             await expect(page.get_by_role("row", name=name)).to_contain_text(words)
-        for name in ("needs-secret", "camera"):
-            await expect(page.get_by_role("row", name=name).get_by_role("button")).to_be_disabled()
+        await expect(page.get_by_role("row", name="camera").get_by_role("button")).to_be_disabled()
         await expect(page.get_by_role("row", name="needs-root")).to_contain_text(
             "<img src=x onerror=alert(1)>"
         )
@@ -160,3 +159,15 @@ async def test_catalogue_entry_asks_for_what_is_missing(new_node: NativeNode) ->
         await expect(page.get_by_text("needs-root is installed")).to_be_visible(timeout=SECONDS)
     enrolment = new_node.http.get("/enrolments/needs-root").json()
     assert enrolment["agreed"] == ["docker socket"]
+
+
+async def test_catalogue_entry_asks_for_secrets(new_node: NativeNode) -> None:
+    async with reading(new_node.url) as reader:
+        await look_at(reader, "/ui/catalogue/needs-secret?source=lab", "catalogue-secret")
+        page = await reader.open("/ui/catalogue/needs-secret?source=lab")
+        await page.get_by_label("Secret finder-api-key").fill("canary-12345")
+        await page.get_by_role("button", name="Install").click()
+        await expect(page.get_by_text("needs-secret is installed")).to_be_visible(timeout=SECONDS)
+    enrolment = new_node.http.get("/enrolments/needs-secret").json()
+    assert enrolment["agreed"] == ["secret finder-api-key"]
+    assert "canary-12345" not in new_node.http.get("/audit").text + "".join(new_node.log)

@@ -34,6 +34,7 @@ class WillingServices:
         self.remotes: list[str] = []  # that were asked
         self.made: list[str] = []  # repositories
         self.asked_logs: list[tuple[str, str | None]] = []
+        self.secrets: list[str] = []
         self.build = "a"  # of which all digests are made
         self.log = b"first line\nsecond line\n"
 
@@ -57,6 +58,9 @@ class WillingServices:
 
     async def engine(self) -> EngineInfo:
         return EngineInfo(version="1", slots=4, cpus=2, memory=2**30, running=0)
+
+    async def secret_names(self) -> list[str]:
+        return self.secrets
 
     async def log_end(self, run_id: str, step: str | None, max_bytes: int) -> tuple[int, bytes]:
         self.asked_logs.append((run_id, step))

@@ -409,7 +409,11 @@ def _ask(
         elif item.kind == "tool" and item.state == "missing":
             answer = typer.prompt(f"Image of the tool {item.name}", err=True).strip()
             given.setdefault("images", dict(request.images))[item.name] = answer
-        elif item.kind == "privilege" and item.state == "missing":
+        elif item.kind == "secret" and item.state == "missing":
+            value = typer.prompt(f"Secret {item.name}, {item.detail}", hide_input=True, err=True)
+            session.client.secrets.set(item.name, value)
+            given.setdefault("agree", list(request.agree)).append(f"secret {item.name}")
+        elif item.kind == "privilege" and item.state == "missing" and item.name not in given.get("agree", ()):
             if typer.confirm(f"{item.detail}. Grant it on this node?", err=True):
                 given.setdefault("agree", list(request.agree)).append(item.name)
         elif item.state == "differs":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mao_shared.errors import MaoError
 from maoctl import arguments, records
 from maoctl.arguments import AnyPipeline, PipelineArgument
 from maoctl.exits import CommandError, ExitCode
@@ -121,6 +123,11 @@ def _create(session: CliSession, fields: dict[str, Any]) -> None:
     with did_you_mean(*names), working("Pulling the images", session):
         made = session.client.pipelines.init(wanted)
     session.done(PIPELINE, made, "created; this node is enrolled")
+    for step in steps:
+        records.warn_of_secrets(f"step {step.name}", step.env)
+        with suppress(MaoError):  # the pipeline was created; only the hint is missing
+            tool = session.client.tools.get(step.tool).record
+            records.warn_of_secrets(f"tool {step.tool}", tool.env)
 
 
 @app.command("get", lists=True, epilog=example("maoctl pipeline get", "maoctl pipeline get daily -o yaml"))
@@ -233,6 +240,8 @@ def enrol(
     with did_you_mean((name, session.client.pipelines)), working("Pulling the images", session):
         enrolment = session.client.enrolments.enrol(name, agree or [])
     session.done(ENROLMENT, enrolment, "enrolled")
+    for step in enrolment.steps:
+        records.warn_of_secrets(f"step {step.name}", step.env)
 
 
 @app.command(epilog=example("maoctl pipeline diff daily"))

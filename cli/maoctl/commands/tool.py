@@ -88,6 +88,19 @@ DockerSocketOption = Annotated[
         show_default=False,
     ),
 ]
+SecretOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--secret",
+        metavar="[VARIABLE=]NAME",
+        help="Secret of each node, in a variable or in /run/secrets/NAME; operators must agree.",
+        show_default=False,
+    ),
+]
+SecretDropOption = Annotated[
+    list[str] | None,
+    typer.Option("--drop-secret", help="Remove a secret added by --secret.", show_default=False),
+]
 
 
 def merged(record: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -106,10 +119,14 @@ def tool_fields(
     network: str | None,
     description: str | None,
     privileges: dict[str, Any],
+    named_secrets: list[str] | None,
 ) -> dict[str, Any]:
     """Return the fields of a tool's record that are set by options."""
     pairs = parse_pairs(env, "--env") if env else None
     fields = records.given(command=command, env=pairs, network=network, description=description)
+    if named_secrets:
+        parts = [text.rpartition("=") for text in named_secrets]
+        fields["secrets"] = [records.given(secret=name, env=variable or None) for variable, _, name in parts]
     return (
         fields | ({"limits": limits} if limits else {}) | ({"privileges": privileges} if privileges else {})
     )
@@ -144,6 +161,7 @@ def add(
     cap_add: CapOption = None,
     new_privileges: NewPrivilegesOption = None,
     docker_socket: DockerSocketOption = None,
+    secret: SecretOption = None,
     output: OutputOption = None,
 ) -> None:
     """Register a tool."""
@@ -154,11 +172,12 @@ def add(
     privileges = records.given(
         user=user, capabilities=cap_add, new_privileges=new_privileges, docker_socket=docker_socket
     )
-    fields = tool_fields(command, env, limits, network, description, privileges)
+    fields = tool_fields(command, env, limits, network, description, privileges, secret)
     fields |= {"name": name, "author": author, "image": image}
     fields |= {"data_repo": data_repo, "code_repo": code_repo, "artefact": artefact}
     made = session.client.tools.create(records.build(Tool, fields), idempotency_key=secrets.token_hex(16))
     session.done(TOOL, made.record, "added")
+    records.warn_of_secrets(f"tool {name}", made.record.env)
 
 
 @app.command("get", lists=True, epilog=example("maoctl tool get", "maoctl tool get crawler -o yaml"))
@@ -210,6 +229,8 @@ def update(
     cap_drop: CapDropOption = None,
     new_privileges: NewPrivilegesOption = None,
     docker_socket: DockerSocketOption = None,
+    secret: SecretOption = None,
+    drop_secret: SecretDropOption = None,
     output: OutputOption = None,
 ) -> None:
     """Change the given fields of a tool. Enrolled nodes use it when they renew their enrolment."""
@@ -220,7 +241,8 @@ def update(
     removals = [item for item in env or [] if "=" not in item and len(item) > 1 and item.endswith("-")]
     kept = [item for item in env or [] if item not in removals]
     removed = [item.removesuffix("-") for item in removals]
-    changes = tool_fields(command, kept or None, limits, network, description, privileges)
+    changes = tool_fields(command, kept or None, limits, network, description, privileges, secret)
+    given = changes.pop("secrets", [])
     changes |= records.given(
         author=author, image=image, data_repo=data_repo, code_repo=code_repo, artefact=artefact
     )
@@ -228,7 +250,10 @@ def update(
     tools = session.client.tools
 
     def edit(old: dict[str, Any]) -> dict[str, Any]:
-        return _without(merged(old, changes), removed, cap_drop or [])
+        refs = [ref for ref in old.get("secrets", []) if ref["secret"] not in (drop_secret or [])]
+        refs = list({ref.get("env") or f"/{ref['secret']}": ref for ref in [*refs, *given]}.values())
+        with_secrets = merged(old, changes) | ({"secrets": refs} if "secrets" in old or refs else {})
+        return _without(with_secrets, removed, cap_drop or [])
 
     if not records.change(session, tools, TOOL, name, edit):
         return

@@ -15,6 +15,7 @@ from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.conditions import Conditions
 from mao_shared.errors import Conflict, MaoError
+from mao_shared.host.sealed import SealedSecrets
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
 from mao_shared.models import (
@@ -74,7 +75,7 @@ from .monitoring.analysis import RunAnalysis
 from .monitoring.check_alarms import CheckAlarms
 from .monitoring.open_alarms import OpenAlarms
 from .monitoring.series import SeriesRecorder
-from .monitoring.webhooks import SealedSecrets, Webhooks
+from .monitoring.webhooks import Webhooks
 from .notifications.service import Notifications
 from .rounds.input_gate import skipped_alarm
 from .rounds.participation import DatasetSharing

@@ -149,14 +149,19 @@ def run_record(run: Run, step: StepRun, written: WrittenFiles, versions: Mapping
 
 
 def _tool_facts(step: StepRun) -> dict[str, Any]:
-    """Return the tool's part of the record. Values that look like secrets are masked."""
+    """Return the tool's part of the record, which everybody with access to the dataset can read.
+
+    Variables are recorded by name, and with their values only for a step with `record_env`; secrets always by
+    name. Values that look like secrets are masked.
+    """
     spec = step.spec
     return {
         "step": spec.name,
         "tool": spec.tool,
         "image": spec.image.model_dump(mode="json"),
         "command": None if spec.command is None else mask_command(spec.command),
-        "env": mask_env(spec.env),
+        "env": mask_env(spec.env) if spec.record_env else sorted(spec.env),
+        "secrets": [ref.model_dump(mode="json", exclude_none=True) for ref in spec.secrets] or None,
         "limits": spec.limits.model_dump(mode="json", exclude_none=True),
         "network": spec.network,
         "privileges": spec.privileges.model_dump(mode="json", exclude_defaults=True) or None,
@@ -172,7 +177,8 @@ def rerun_command(run: Run, step: StepRun) -> str:
     """Return a shell command that repeats the step in a checkout of its dataset; DataLad fills in {pwd}.
 
     It runs as the calling user. An input dataset has to be checked out beside it as `../input`, at the commit
-    in the record; a masked variable is taken from the caller's environment.
+    in the record. Variables whose values are not recorded are taken from the caller's environment, and files
+    with secrets from the folder $MAO_SECRETS.
     """
     spec = step.spec
     arguments = ["docker run --rm", '--user "$(id -u):$(id -g)"', f'-v "{{pwd}}:{TOOL_DATA}"']
@@ -181,7 +187,11 @@ def rerun_command(run: Run, step: StepRun) -> str:
     if spec.network != "bridge":
         arguments.append(f"--network {spec.network}")
     for name, value in mask_env(tool_env(run, step)).items():
-        arguments.append(f"-e {_literal(name if MASK in value else f'{name}={value}')}")
+        is_recorded = MASK not in value and (name not in spec.env or spec.record_env)
+        arguments.append(f"-e {_literal(f'{name}={value}' if is_recorded else name)}")
+    for ref in spec.secrets:
+        mount = f'-v "$MAO_SECRETS/{ref.secret}:{ref.target}:ro"'
+        arguments.append(mount if ref.env is None else f"-e {ref.env}")
     return " ".join([*arguments, spec.image.pinned, *map(_literal, mask_command(spec.command or []))])
 
 

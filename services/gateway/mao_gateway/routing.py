@@ -56,6 +56,8 @@ ROUTES = (
     Route("/images/{rest:path}", "runner", SLOW),
     Route("/tools/{rest:path}", "runner", SLOW),
     Route("/engine", "runner"),
+    Route("/secrets", "runner"),
+    Route("/secrets/{rest:path}", "runner"),
     Route("/bare-repo/{rest:path}", "datamgmt"),
     Route("/storage", "datamgmt"),
     Route("/signers", "datamgmt"),

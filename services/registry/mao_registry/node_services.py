@@ -41,6 +41,8 @@ class NodeServices(Protocol):
 
     async def engine(self) -> EngineInfo: ...
 
+    async def secret_names(self) -> list[str]: ...
+
     async def log_end(self, run_id: str, step: str | None, max_bytes: int) -> tuple[int, bytes]:
         """Return the index of the step (None: the latest that ran) and the end of its log.
 
@@ -70,6 +72,9 @@ class HttpNodeServices:
 
     async def engine(self) -> EngineInfo:
         return await self.runner.engine()
+
+    async def secret_names(self) -> list[str]:
+        return await self.runner.secret_names()
 
     async def log_end(self, run_id: str, step: str | None, max_bytes: int) -> tuple[int, bytes]:
         return await self.runner.log_end(run_id, step, max_bytes)

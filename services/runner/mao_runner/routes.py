@@ -9,10 +9,11 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import TypeAdapter
 
-from mao_shared.models import ResolvedImage
+from mao_shared.models import Listing, Name, ResolvedImage
 from mao_shared.models.log import LogLines
 from mao_shared.models.node import EngineInfo
 from mao_shared.models.progress import OngoingWork
+from mao_shared.models.secret import SecretsRotated, SecretState, SecretValue
 from mao_shared.models.tool import CheckReport, CheckRequest, ImageRequest
 from mao_shared.web.api_pages import make_routes
 
@@ -35,6 +36,7 @@ RunId = Annotated[
 StepQuery = Annotated[
     str | None, Query(max_length=64, description="Name or number from 0; default: the latest that ran")
 ]
+SecretName = Annotated[Name, Path(description="Name of the secret")]
 AttemptQuery = Annotated[int | None, Query(ge=1, le=1000, description="Default: the latest")]
 MAX_LINES = 1000
 
@@ -127,6 +129,50 @@ async def check_tool(request: Request, body: CheckRequest) -> CheckReport:
     pull = OngoingWork(what="pull", subject=body.image[:500], unit="bytes")
     with request.app.state.ongoing.track(pull):
         return await get_runner(request).checker.check(body)
+
+
+@router.get("/secrets", name="secrets.list", tags=["secrets"], summary="List secrets, without their values")
+async def list_secrets(request: Request) -> Listing[SecretState]:
+    return await get_runner(request).secrets.list_()
+
+
+@router.get(
+    "/secrets/{name}", name="secrets.get", tags=["secrets"], summary="Show a secret, without its value"
+)
+async def get_secret(request: Request, name: SecretName) -> SecretState:
+    return await get_runner(request).secrets.state(name)
+
+
+@router.put(
+    "/secrets/{name}",
+    name="secrets.set",
+    tags=["secrets"],
+    summary="Set a secret",
+    responses={201: {"model": SecretState, "description": "It is new"}},
+)
+async def set_secret(
+    request: Request, response: Response, name: SecretName, body: SecretValue
+) -> SecretState:
+    """Runs that start from now on get this value. No response ever contains it."""
+    state, is_new = await get_runner(request).secrets.put(name, body.value)
+    response.status_code = 201 if is_new else 200
+    return state
+
+
+@router.delete(
+    "/secrets/{name}", name="secrets.remove", tags=["secrets"], summary="Remove a secret", status_code=204
+)
+async def remove_secret(request: Request, name: SecretName) -> Response:
+    await get_runner(request).secrets.remove(name)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/secrets/rotate", name="secrets.rotate", tags=["secrets"], summary="Encrypt all secrets with a new key"
+)
+async def rotate_secrets(request: Request) -> SecretsRotated:
+    """The old key is removed. Their values stay as they are."""
+    return SecretsRotated(secrets=await get_runner(request).secrets.rotate())
 
 
 @router.get("/engine", name="engine.get", tags=["engine"], summary="The container engine and its capacity")

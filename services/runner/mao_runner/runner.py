@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from mao_shared.agreements import AgreementFiles
 from mao_shared.clock import Clock, SystemClock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import EngineUnavailable, MaoError, Unavailable
 from mao_shared.host.data_dir import DataDir
+from mao_shared.host.sealed import TOOL_KEYS, SealedSecrets
 from mao_shared.keys import enrolments_prefix
 from mao_shared.logs import get_logger
 from mao_shared.metrics import Metrics
@@ -32,6 +35,8 @@ from .labels import StepAttempt, installation_id, installation_labels
 from .logs.reader import LogReader, RunNotifier
 from .logs.writer import LogWriter
 from .metrics import RunnerMetrics
+from .secrets.delivery import SecretDelivery
+from .secrets.kept import Secrets
 from .settings import RunnerSettings
 
 log = get_logger(__name__)
@@ -74,7 +79,13 @@ class Runner:
         )
         self.mirror.subscribe(self._notifier.moved)
         self.containers = ContainerMirror(driver, installation_labels(self._installation), self.conditions)
-        self.logs = LogWriter(driver, DataDir(self._data_dir), settings.log_max, self._notifier.grew)
+        keys = SealedSecrets(self._data_dir, TOOL_KEYS)
+        self.secrets = Secrets(settings.node, store, keys, self._clock, self._unreadable)
+        folder = settings.secrets_dir or Path(f"/dev/shm/mao-{self._installation[:16]}")  # noqa: S108 (checked)
+        self._delivery = SecretDelivery(self.secrets, driver, folder)
+        self.logs = LogWriter(
+            driver, DataDir(self._data_dir), settings.log_max, self._notifier.grew, self._secret_values
+        )
         self.network = ToolNetwork(
             driver,
             self.conditions,
@@ -167,6 +178,7 @@ class Runner:
             installation=self._installation,
             policy=ContainerPolicy(settings.tool_uid, settings.log_max, settings.operators()),
             network=self.network,
+            secrets=self._delivery,
             conditions=self.conditions,
             metrics=self._metrics,
             tracing=self._tracing,
@@ -200,6 +212,12 @@ class Runner:
             for step in stored.record.steps
             if step.image.name == image
         }
+
+    async def _secret_values(self, key: StepAttempt) -> Sequence[str]:
+        """Return the values to mask in the log of a step; all that there are if its run is unknown."""
+        stored = self.mirror.get(key.run) or await self.mirror.records.find(key.run)
+        refs = stored.record.steps[key.step].spec.secrets if stored is not None else None
+        return await self.secrets.values_to_mask(refs) if refs != [] else ()
 
     async def _keep_log(self, key: StepAttempt, container_id: str) -> None:
         """Store the output of an unclaimed container before it is removed."""

@@ -47,6 +47,7 @@ class RunnerSettings(ServiceSettings):
     tool_network: ToolNetworkKind = "isolated"  # or the engine's default network as it is: bridge
     tool_network_name: ToolNetworkName = "mao-tools"  # of the isolated one, with a 0 its bridge on the host
     tokens_file: Path | None = None  # the gateway's; if set, it requires tokens from everybody
+    secrets_dir: Path | None = None  # of files with secrets of running tools; default: a folder in /dev/shm
     checks: int = Field(default=2, ge=1)  # compliance checks that run at the same time
 
     def operators(self) -> frozenset[int]:

@@ -24,6 +24,7 @@ from .gateway_data import BinaryWriter, DatasetCalls, ExternalDataCalls, RoundCa
 from .gateway_federation import AlarmCalls, FederationCalls, NodeCalls, WebhookCalls
 from .gateway_http import GatewayHttp, Resource, StalenessCallback, compact, url_path
 from .gateway_notifications import NotificationCalls
+from .gateway_secrets import SecretCalls
 from .responses import ServerEvent, check, dump_body, read_events, read_json, request_body
 from .services import PULL_TIMEOUT
 
@@ -82,6 +83,7 @@ class MaoClient:
         self.alarms = AlarmCalls(http)
         self.webhooks = WebhookCalls(http)
         self.notifications = NotificationCalls(http)
+        self.secrets = SecretCalls(http)
 
     def __enter__(self) -> Self:
         return self

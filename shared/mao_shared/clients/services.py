@@ -14,6 +14,7 @@ from mao_shared.models import Dataset, Job, Listing, ResolvedImage, Run
 from mao_shared.models.dataset import BareRepository, BareRequest, DatasetStatus
 from mao_shared.models.external import RemoteCheck, RemoteState
 from mao_shared.models.node import EngineInfo
+from mao_shared.models.secret import SecretState
 from mao_shared.models.tool import ImageRequest, Pull
 
 from .responses import (
@@ -133,6 +134,11 @@ class RunnerClient(ServiceClient):
         params = {"end": max_bytes} if step is None else {"end": max_bytes, "step": step}
         response = await self.response("GET", f"/runs/{quote(run_id, safe='')}/logs", params=params)
         return int(response.headers["X-Mao-Step"]), response.content
+
+    async def secret_names(self) -> list[str]:
+        """Return the names of the node's secrets."""
+        found = await self.record("GET", "/secrets", Listing[SecretState])
+        return [state.name for state in found.items]
 
     async def engine(self) -> EngineInfo:
         """Return the engine's capacity. Raises EngineUnavailable if it does not answer."""

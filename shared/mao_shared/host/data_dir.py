@@ -12,6 +12,7 @@
 ├── agreements/<pipeline>.json        the operator's agreements (see `mao_shared.agreements`)
 ├── logs/<run>/<step>.<attempt>.log   the container's output
 ├── replaced/<time>/                  content replaced by `maoctl node restore --replace`
+├── secret.key  tool-secrets.key      keys of what is kept encrypted in etcd (`mao_shared.host.sealed`)
 ├── restore.json                      exists while a restore is unfinished
 ├── runner.lock  datamgmt.lock        locks of the running processes (`process_lock`)
 └── etcd/                             the data of a native node's etcd
@@ -38,7 +39,7 @@ from .files import make_private
 TOOLS_WORK_IN = ("workspaces", "worktrees")  # private, but the entries below have the tools' modes
 AGREEMENTS = "agreements"  # the registry manages the modes of its files itself
 _FOLDERS = ("datasets", "aside", "bare", "inbox", "logs", "git-home", "federation", "etcd")
-_FILES = ("secret.key", "installation", "node.lock", "runner.lock", "datamgmt.lock")
+_FILES = ("secret.key", "tool-secrets.key", "installation", "node.lock", "runner.lock", "datamgmt.lock")
 RESTORING = "restore.json"
 TOOL_DATA = "/usr/src/app/data"
 TOOL_INPUT = "/usr/src/app/input"

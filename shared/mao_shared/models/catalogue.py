@@ -42,7 +42,8 @@ class CatalogueSource(Record):
 
 
 ItemKind = Annotated[
-    Literal["tool", "dataset", "pipeline", "enrolment", "image", "privilege", "variable", "field"], OrNewer
+    Literal["tool", "dataset", "pipeline", "enrolment", "image", "privilege", "secret", "variable", "field"],
+    OrNewer,
 ]
 ItemState = Annotated[
     Literal[

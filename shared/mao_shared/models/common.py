@@ -172,12 +172,20 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_ENV = 1000
 
 
+def _check_env_name(name: str) -> str:
+    if not _ENV_NAME.fullmatch(name) or name.startswith("MAO_"):
+        raise ValueError(f"invalid name {name[:80]!r}: use letters, digits and '_'; MAO_… is reserved")
+    return name
+
+
+EnvName = Annotated[str, Field(max_length=200), AfterValidator(_check_env_name)]
+
+
 def _check_env(env: dict[str, str], info: ValidationInfo) -> dict[str, str]:
     if len(env) > MAX_ENV and info.context != STORED:
         raise ValueError(f"too many variables: {len(env)}; at most {MAX_ENV} are accepted")
     for name in env:
-        if not _ENV_NAME.fullmatch(name) or name.startswith("MAO_"):
-            raise ValueError(f"invalid name {name[:80]!r}: use letters, digits and '_'; MAO_… is reserved")
+        _check_env_name(name)
     return env
 
 

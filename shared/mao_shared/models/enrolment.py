@@ -7,8 +7,9 @@ from pydantic import Field
 from .alarm import ControlMetric
 from .check import Checks
 from .common import GROUND_TRUTH, Bytes, Name, NodeName, Record, Timestamp
-from .pipeline import Agreement, LateTruth, OptionalTitle, Overlap, Pipeline, Retry
+from .pipeline import Agreement, LateTruth, OptionalTitle, Overlap, Pipeline, RecordEnv, Retry
 from .round import VoteDefinition
+from .secret import SecretRefs
 from .tool import Limits, Network, Privileges, Pull, asked
 
 
@@ -51,6 +52,8 @@ class ResolvedStep(Record):
     on_late_truth: LateTruth = "skip"
     metrics: list[ControlMetric] = Field(default_factory=list)
     checks: Checks = Field(default_factory=list)
+    secrets: SecretRefs = Field(default_factory=list)
+    record_env: RecordEnv = False
 
     @property
     def reads_truth(self) -> bool:
@@ -58,8 +61,8 @@ class ResolvedStep(Record):
         return self.input is not None and self.input.branch == GROUND_TRUTH
 
     def asked(self) -> list[str]:
-        """Return the privileges and network that the operator granted to this step's tool."""
-        return asked(self.privileges, self.network)
+        """Return the privileges, network and secrets that the operator granted to this step's tool."""
+        return asked(self.privileges, self.network, self.secrets)
 
 
 class Enrolment(Record):

@@ -27,7 +27,8 @@ from .common import (
     Seconds,
     is_name,
 )
-from .tool import DockerSocket, Limits
+from .secret import SecretRefs
+from .tool import DockerSocket, Limits, Privileges, asked
 from .tool import Pull as Pull
 
 MAX_TITLE_LENGTH = 500
@@ -128,6 +129,8 @@ MAX_STEPS = 40  # with a tool and two datasets each, all are checked in one tran
 _ANY_FAULT: list[Fault] = ["tool", "engine", "infrastructure"]
 Overlap = Literal["skip", "queue", "replace"]
 LateTruth = Literal["skip", "own", "last"]
+# Omitted when off, like DockerSocket.
+RecordEnv = Annotated[bool, Field(exclude_if=lambda on: not on)]
 Agreement = Annotated[
     list[Annotated[str, Field(max_length=200)]], Field(max_length=200, examples=[["capability NET_RAW"]])
 ]
@@ -146,8 +149,9 @@ class Step(Record):
 
     `on_late_truth`: if the input's ground truth is not decided in time, skip the step, read this node's own
     branch, or read the latest ground truth. `engine_socket`: mount Docker's socket in this step, if the
-    operator agrees. The later seed client's field names are accepted as well: `output_dataset`, `cmd` and
-    `docker_socket`; an invalid name is taken as the step's title.
+    operator agrees. `secrets`: in addition to the tool's. `record_env`: publish the values of `env` with each
+    commit, not only their names. The later seed client's field names are accepted as well: `output_dataset`,
+    `cmd` and `docker_socket`; an invalid name is taken as the step's title.
     """
 
     tool: Name
@@ -160,6 +164,8 @@ class Step(Record):
     env: Env = Field(default_factory=dict)
     limits: Limits | None = None
     engine_socket: DockerSocket = False  # earlier versions cannot read records with 'docker_socket'
+    secrets: SecretRefs = Field(default_factory=list)
+    record_env: RecordEnv = False
     retry: Retry = Field(default_factory=Retry)
     allow_empty: bool = False  # a run without output succeeds, without a snapshot
     on_late_truth: LateTruth = "skip"
@@ -181,6 +187,10 @@ class Step(Record):
             check_title(self.name, self.title)
             validate_checks(self.checks, self.metrics)
         return self
+
+    def asked(self) -> list[str]:
+        """Return what the step requests in addition to its tool."""
+        return asked(Privileges(docker_socket=self.engine_socket), "bridge", self.secrets)
 
 
 _SEED_WORDS = {"output_dataset": "dataset", "cmd": "command", "docker_socket": "engine_socket"}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from .common import Bytes, Command, Env, Named, OptionalCommand, OrNewer, Record, Seconds
+from .secret import SecretRef, SecretRefs
 
 Network = Literal["none", "bridge", "host"]
 Pull = Literal["missing", "always", "never"]  # when to pull an image before pinning it
@@ -112,17 +113,24 @@ class Tool(Named):
     limits: Limits = Field(default_factory=Limits)
     network: Network = "bridge"
     privileges: Privileges = Field(default_factory=Privileges)
+    secrets: SecretRefs = Field(default_factory=list)
 
     _flatten = model_validator(mode="before")(flatten_body)
 
     def asked(self) -> list[str]:
         """Return the privileges and network that the operator must agree to before this tool runs here."""
-        return asked(self.privileges, self.network)
+        return asked(self.privileges, self.network, self.secrets)
 
 
-def asked(privileges: Privileges, network: Network) -> list[str]:
-    """Return the requested privileges and network beyond the hardened default, as text."""
-    return privileges.asked() + (["host network"] if network == "host" else [])
+def asked(privileges: Privileges, network: Network, secrets: Iterable[SecretRef] = ()) -> list[str]:
+    """Return the requested privileges, network and secrets beyond the hardened default, as text."""
+    words = privileges.asked() + (["host network"] if network == "host" else [])
+    return words + secret_words(secrets)
+
+
+def secret_words(secrets: Iterable[SecretRef]) -> list[str]:
+    """Return the requested secrets as text."""
+    return [f"secret {name}" for name in sorted({ref.secret for ref in secrets})]
 
 
 def network_words(network: Network) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from mao_datamgmt.monitoring.alarms import Alarms
-from mao_datamgmt.monitoring.webhooks import SealedSecrets
 from mao_datamgmt.notifications import service
 from mao_datamgmt.notifications.channels import (
     GIVE_UP_AFTER,
@@ -33,6 +32,7 @@ from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.clock import SystemClock
 from mao_shared.conditions import Conditions
+from mao_shared.host.sealed import SealedSecrets
 from mao_shared.models import Alarm, Run
 from mao_shared.models.notification import ChannelRequest, Message, Notice, Rule
 from mao_shared.reconcile import background

@@ -167,7 +167,7 @@ async def test_inspect_lists_entries_sent(quick_api: httpx.AsyncClient) -> None:
         ("tools[1]", "unusable"),
         ("crawler", "ready"),
         ("summary", "ready"),
-        ("hub", "unusable"),  # asks for a secret
+        ("hub", "ready"),
     ]
     assert await registered(quick_api) == NOTHING
 
@@ -206,7 +206,7 @@ async def test_install_twice(api: httpx.AsyncClient, services: WillingServices) 
     [
         ("Hub survey", ["dataset raw", "dataset sums", "--local"]),
         ("unknown-tool", ["tool nobody-has-it", "--image nobody-has-it=IMAGE"]),
-        ("with-secret", ["API_KEY", "keeps no secrets"]),
+        ("with-secret", ["secret crawler-api-key", "maoctl secret set crawler-api-key", "--agree"]),
         ("rooted", ["docker socket", "--agree 'docker socket'"]),
     ],
 )
@@ -347,8 +347,8 @@ async def test_original_pipelines_install_or_say_what_is_missing(store: Store) -
     refused = {name: text for name, text in results.items() if text != "installed"}
     assert list(refused) == ["ArtifactHUB Collector with Helm download", "CIPolice Scanner"]
     secret, socket = refused.values()
-    assert "ARTIFACT_HUB_API_KEY_ID" in secret
-    assert "ARTIFACT_HUB_API_KEY_SECRET" in secret
+    assert "asked for in $ARTIFACT_HUB_API_KEY_ID" in secret
+    assert "asked for in $ARTIFACT_HUB_API_KEY_SECRET" in secret
     assert "docker socket" in socket
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from mao_registry.catalogue.entries import MAX_ENTRY, Entry, Variable, read_catalogue, read_entry
+from mao_registry.catalogue.entries import MAX_ENTRY, Entry, Variable, read_catalogue, read_entry, secret_name
 from mao_shared.models import Dataset, Pipeline, Tool
 from mao_shared.models.catalogue import CatalogueContent
+from mao_shared.models.secret import SecretRef
 
 from .samples import LAB, PLACEHOLDER, original_content, read_lab
 
@@ -31,8 +32,12 @@ def tool(**fields: Any) -> Entry:
 def test_entries_original_all_usable() -> None:
     catalogue = read_catalogue("original", original_content())
     assert [entry.faults for entry in catalogue.entries] == [()] * 19
+    assert [entry.title for entry in catalogue.entries if entry.variables] == []
     asking = {
-        entry.title: [v.name for v in entry.variables] for entry in catalogue.entries if entry.variables
+        entry.title: names
+        for entry in catalogue.entries
+        if isinstance(entry.record, Pipeline)
+        and (names := [ref.env for step in entry.record.steps for ref in step.secrets])
     }
     assert asking == {
         "ArtifactHUB Collector with Helm download": ["ARTIFACT_HUB_API_KEY_ID", "ARTIFACT_HUB_API_KEY_SECRET"]
@@ -72,9 +77,29 @@ def test_entries_found_by_name_or_title() -> None:
     "text", [PLACEHOLDER, "{{MAO_PRIVATE_VARIABLE}}", "{{   MAO_PRIVATE_VARIABLE }}", f"Bearer {PLACEHOLDER}"]
 )
 def test_entries_private_variables(text: str) -> None:
-    assert step(env={"A": "1", "KEY": text}).variables == (Variable("crawler", "KEY"),)
+    entry = step(env={"A": "1", "KEY": text})
+    assert isinstance(entry.record, Pipeline)
+    assert (entry.record.steps[0].env, entry.variables) == ({"A": "1"}, ())
+    assert entry.record.steps[0].secrets == [SecretRef(secret="crawler-key", env="KEY")]
+    assert [note for note in entry.notes if "Bearer" in note] == list(entry.notes)
+    assert bool(entry.notes) == text.startswith("Bearer")
     assert step(cmd=["--key", text]).variables == (Variable("crawler", "(command)"),)
-    assert tool(env={"KEY": text}).variables == (Variable("t", "KEY"),)
+    record = tool(env={"KEY": text}).record
+    assert isinstance(record, Tool)
+    assert (record.env, record.secrets) == ({}, [SecretRef(secret="t-key", env="KEY")])
+
+
+@pytest.mark.parametrize(
+    ("tool_name", "variable", "name"),
+    [
+        ("crawler", "API_KEY", "crawler-api-key"),
+        ("a.b_c", "_X__Y_", "a-b-c-x-y"),
+        ("t" * 63, "TOKEN", "t" * 63),
+        ("A", "ß", "a-ss"),
+    ],
+)
+def test_entries_secret_names(tool_name: str, variable: str, name: str) -> None:
+    assert secret_name(tool_name, variable) == name
 
 
 def test_entries_env_as_list() -> None:

@@ -10,7 +10,7 @@ from mao_registry.catalogue.plan import Known, Plan, make_plan
 from mao_shared.models import Dataset, Pipeline, Tool
 from mao_shared.models.catalogue import InstallChoices
 
-from .samples import read_lab
+from .samples import PLACEHOLDER, read_lab
 
 NOTHING = Known()
 
@@ -143,20 +143,40 @@ def test_plan_given_image_replaces_catalogues() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "variable", "where"),
-    [("with-secret", "API_KEY", "step crawler"), ("by-tool", "TOKEN", "tool hub")],
+    ("name", "secret", "variable"),
+    [("with-secret", "crawler-api-key", "API_KEY"), ("by-tool", "hub-token", "TOKEN")],
 )
-def test_plan_private_variable_is_refused(name: str, variable: str, where: str) -> None:
-    made = plan(name, local=True, agree=["docker socket"])
-    item = next(item for item in made.items if item.kind == "variable")
-    assert (item.name, item.state, made.state) == (variable, "refused", "unusable")
-    assert item.detail.startswith(f"{where} asks for a secret: this version keeps no secrets")
+@pytest.mark.parametrize(
+    ("kept", "state", "of_plan"),
+    [([], "missing", "incomplete"), (None, "unknown", "ready"), (["SECRET"], "unchanged", "ready")],
+)
+def test_plan_private_variable_becomes_a_secret(
+    name: str, secret: str, variable: str, kept: list[str] | None, state: str, of_plan: str
+) -> None:
+    known = Known(secrets=None if kept is None else frozenset(secret for _ in kept))
+    made = plan(name, known, local=True, agree=[f"secret {secret}"])
+    item = next(item for item in made.items if item.kind == "secret")
+    assert (item.name, item.state, made.state) == (secret, state, of_plan)
+    assert f"${variable}" in item.detail or state == "unknown"
+    assert item.next == (f"Set it: maoctl secret set {secret}" if state == "missing" else None)
+
+
+def test_plan_private_variable_in_a_command_is_refused() -> None:
+    step = {"tool": "crawler", "output_dataset": "raw", "cmd": ["--key", PLACEHOLDER]}
+    catalogue = read_lab(pipelines=[{"name": "p", "steps": [step]}])
+    entry = catalogue.find("pipelines", "p")
+    assert entry is not None
+    made = make_plan(entry, catalogue, Known(), InstallChoices(local=True))
+    assert (made.state, [item.kind for item in made.items if item.state == "refused"]) == (
+        "unusable",
+        ["variable"],
+    )
 
 
 def test_plan_private_variable_of_registered_tool_does_not_matter() -> None:
     """The node's own tool is used, not the catalogue's."""
     made = plan("by-tool", installed(tools={"hub": Tool(name="hub", image="lab/hub", env={"TOKEN": "x"})}))
-    assert not [item for item in made.items if item.kind == "variable"]
+    assert not [item for item in made.items if item.kind == "secret"]
 
 
 def test_plan_privileges_need_agreement() -> None:

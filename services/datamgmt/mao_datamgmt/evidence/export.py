@@ -14,7 +14,7 @@ from mao_datamgmt.context import Context
 from mao_datamgmt.digests import ContentDigest, content_digest
 from mao_datamgmt.settings import About
 from mao_git import Clone, ContentStream
-from mao_shared.logs import mask_command, mask_env
+from mao_shared.logs import MASK, mask_command, mask_env
 from mao_shared.models import Run, format_time
 
 from .crate import METADATA, CrateFile, CrateRun, CrateStep, Entity, describe
@@ -113,10 +113,11 @@ def gather(context: Context, run_id: str, run: Run | None, about: About, *, data
 
 
 def run_document(run: Run) -> bytes:
-    """Return a run's document as JSON, with values that look like secrets masked."""
+    """Return a run's document as JSON, with values as in its commits (`provenance`)."""
     document = run.model_dump(mode="json", exclude_none=True)
     for step, dumped in zip(run.steps, document["steps"], strict=True):
-        dumped["spec"]["env"] = mask_env(step.spec.env)
+        env = step.spec.env
+        dumped["spec"]["env"] = mask_env(env) if step.spec.record_env else dict.fromkeys(sorted(env), MASK)
         if step.spec.command is not None:
             dumped["spec"]["command"] = mask_command(step.spec.command)
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import secrets
 from datetime import datetime, timedelta
-from pathlib import Path
-
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from mao_shared import keys
 from mao_shared.clients.webhook import PREFIX, WebhookClient
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import AlreadyExists, Conflict, InvalidInput, MaoError, NotFound
+from mao_shared.host.sealed import SealedSecrets
 from mao_shared.logs import get_logger
 from mao_shared.models import Delivery, Webhook, WebhookRequest, WebhookState, format_time
 from mao_shared.models.common import Listing, unreadable_items
@@ -36,8 +33,6 @@ MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 6 * 3600.0  # between attempts, dou
 GIVE_UP_AFTER = timedelta(days=3)  # after the alarm
 
 CONCURRENT_DELIVERIES = 8
-
-KEY_FILE = "secret.key"
 
 
 class Webhooks:
@@ -207,61 +202,3 @@ def after_failure(delivery: Delivery, error: str, now: datetime, chance: float |
         "given_up": now - delivery.created_at > GIVE_UP_AFTER,
     }
     return delivery.model_copy(update=changes)
-
-
-class SealedSecrets:
-    """Encrypts with the first key in `<data_dir>/secret.key` and decrypts with any of them, one per line.
-
-    To rotate, put a new key (`Fernet.generate_key`) above the others.
-    """
-
-    def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / KEY_FILE
-
-    def seal(self, secret: str) -> str:
-        """Encrypt a secret. Raises MaoError (`secret-key-unusable`) if the key file has no valid key."""
-        return self._fernet().encrypt(secret.encode()).decode()
-
-    def open(self, sealed: str) -> str:
-        """Decrypt a secret. Raises MaoError (`secret-unreadable` if no key matches, or as `seal`)."""
-        try:
-            return self._fernet().decrypt(sealed.encode()).decode()
-        except InvalidToken as error:
-            raise MaoError(
-                f"A secret cannot be decrypted with the keys in {self._path}.",
-                code="secret-unreadable",
-                next="Restore the old key file, or remove the webhook and add it again.",
-            ) from error
-
-    def _fernet(self) -> MultiFernet:
-        if not self._path.exists():
-            _make_key(self._path)
-        try:
-            return MultiFernet([Fernet(line) for line in self._path.read_text().split()])
-        except ValueError as error:  # empty, truncated, or not text
-            raise MaoError(
-                f"The file {self._path} contains no usable key.",
-                code="secret-key-unusable",
-                next="Restore the old file. Without it, move the file away, and add the webhooks again.",
-            ) from error
-
-
-def _make_key(path: Path) -> None:
-    """Write a new key file atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(Fernet.generate_key() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)  # never replaces one that another process created meanwhile
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from mao_datamgmt.monitoring.webhooks import SealedSecrets
 from mao_shared import keys
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.errors import AlreadyExists, Conflict, InvalidInput, MaoError, NotFound
+from mao_shared.host.sealed import SealedSecrets
 from mao_shared.logs import get_logger
 from mao_shared.models.common import Listing, unreadable_items
 from mao_shared.models.notification import Channel, ChannelRequest, ChannelState, Message

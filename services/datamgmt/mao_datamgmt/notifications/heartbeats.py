@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Iterable
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from mao_datamgmt.monitoring.webhooks import SealedSecrets
 from mao_shared import keys
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.clock import Clock
 from mao_shared.errors import InvalidInput, NotFound
+from mao_shared.host.sealed import SealedSecrets
 from mao_shared.models.common import Listing, unreadable_items
 from mao_shared.models.notification import Heartbeat, HeartbeatState, Message
 from mao_shared.store import Records, Store, Stored, Unreadable

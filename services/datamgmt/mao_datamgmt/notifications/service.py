@@ -6,11 +6,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 from mao_datamgmt.monitoring.alarms import Alarms
-from mao_datamgmt.monitoring.webhooks import SealedSecrets
 from mao_datamgmt.settings import DataSettings
 from mao_shared.clients.webhook import WebhookClient
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
+from mao_shared.host.sealed import SealedSecrets
 from mao_shared.store import Store, Unreadable
 
 from .channels import Channels

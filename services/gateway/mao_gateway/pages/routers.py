@@ -15,26 +15,24 @@ from .pipelines import listing as pipelines_listing
 from .runs import listing, run
 from .site import missing_router, static_router
 
-PAGE_ROUTES = make_routes(
-    "gateway",
-    [
-        static_router,
-        today.router,
-        steps.router,
-        catalogue.router,
-        dataset.router,
-        commit.router,
-        quarantine.router,
-        listing.router,
-        run.router,
-        pipelines_listing.router,
-        pipeline.router,
-        actions.router,
-        rounds.router,
-        alarms.router,
-        members.router,
-        audit_log.router,
-        public.router,
-        missing_router,  # last
-    ],
-)
+PAGE_ROUTERS = [
+    static_router,
+    today.router,
+    steps.router,
+    catalogue.router,
+    dataset.router,
+    commit.router,
+    quarantine.router,
+    listing.router,
+    run.router,
+    pipelines_listing.router,
+    pipeline.router,
+    actions.router,
+    rounds.router,
+    alarms.router,
+    members.router,
+    audit_log.router,
+    public.router,
+    missing_router,  # last
+]
+PAGE_ROUTES = make_routes("gateway", PAGE_ROUTERS)

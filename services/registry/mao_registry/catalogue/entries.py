@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from mao_shared.git_urls import local_path
 from mao_shared.models import Dataset, Named, Pipeline, Tool, is_name
 from mao_shared.models.catalogue import CATALOGUE_KINDS, CatalogueContent, CatalogueKind
+from mao_shared.models.common import MAX_NAME
 from mao_shared.models.pipeline import fill_title, normalize_title
 from mao_shared.models.tool import flatten_body
 from mao_shared.problems import field_errors
@@ -44,7 +45,7 @@ _DESCRIPTION: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(max_length=10_
 
 @dataclass(frozen=True)
 class Variable:
-    """A place that has to be filled with a secret. `where`: the step or the tool."""
+    """A place for a secret that cannot be filled in. `where`: the step or the tool."""
 
     where: str
     name: str
@@ -54,7 +55,7 @@ class Variable:
 class Entry:
     """An entry. `record` is None if it is unusable, and for federations and datasets without a remote.
 
-    `variables`: secrets that it asks for.
+    `variables`: where it asks for a secret in a way that is not supported.
     """
 
     kind: CatalogueKind
@@ -178,14 +179,13 @@ def _read_pipeline(fields: Fields) -> Entry:
     steps = fields.get("steps")
     notes: list[str] = []
     if isinstance(steps, list):
-        fields["steps"] = [_translate_step(step, notes) for step in steps]
+        fields["steps"] = [
+            _translate_program(step, step.get("tool"), notes) if isinstance(step, dict) else step
+            for step in steps
+        ]
     pipeline = Pipeline.model_validate(fields)
     cron, timezone, more = _read_schedule(schedule)
-    variables = [
-        Variable(step.name, name)
-        for step in pipeline.steps
-        for name in private_variables(step.env, step.command)
-    ]
+    variables = [Variable(step.name, "(command)") for step in pipeline.steps if asks_in_command(step.command)]
     tools = " ".join(f"{step.tool} {step.dataset}" for step in pipeline.steps)
     return Entry(
         "pipelines",
@@ -201,12 +201,31 @@ def _read_pipeline(fields: Fields) -> Entry:
     )
 
 
-def _translate_step(step: Any, notes: list[str]) -> Any:
-    if not isinstance(step, dict):
-        return step
-    if "env" not in step:
-        return step
-    return {**step, "env": _translate_env(step["env"], str(step.get("name") or step.get("tool")), notes)}
+def _translate_program(fields: Fields, tool: Any, notes: list[str]) -> Fields:
+    """Return the fields of a step or tool with variables as text, and secrets in place of placeholders."""
+    if "env" not in fields:
+        return fields
+    where = str(fields.get("name") or tool)
+    env, secrets = _translate_env(fields["env"], where, notes), []
+    if isinstance(env, dict):
+        private = {name: text for name, text in env.items() if _is_private(text)}
+        env = {name: text for name, text in env.items() if name not in private}
+        secrets = [{"secret": secret_name(str(tool), name), "env": name} for name in private]
+        for name, text in private.items():
+            if not PRIVATE_VARIABLE.fullmatch(text.strip()):
+                notes.append(f"{_shown(where)}: all of {_shown(name)} is asked for, as {_shown(text)!r}")
+    given = fields.get("secrets")
+    return {**fields, "env": env} | ({"secrets": [*(given or []), *secrets]} if secrets else {})
+
+
+def _is_private(text: Any) -> bool:
+    return isinstance(text, str) and PRIVATE_VARIABLE.search(text) is not None
+
+
+def secret_name(tool: str, variable: str) -> str:
+    """Return the name of the secret for a variable with the placeholder: `crawler-api-key`."""
+    words = re.findall(r"[a-z0-9]+", f"{tool} {variable}".casefold())
+    return "-".join(words)[:MAX_NAME].strip("-") or "secret"
 
 
 def _translate_env(env: Any, where: str, notes: list[str]) -> Any:
@@ -221,11 +240,9 @@ def _translate_env(env: Any, where: str, notes: list[str]) -> Any:
     return {**env, **converted}
 
 
-def private_variables(env: Mapping[str, str], command: list[str] | None) -> Iterator[str]:
-    """Yield the names of variables that have the placeholder for a secret; the command counts as one."""
-    yield from (name for name, value in env.items() if PRIVATE_VARIABLE.search(value))
-    if any(PRIVATE_VARIABLE.search(word) for word in command or []):
-        yield "(command)"
+def asks_in_command(command: list[str] | None) -> bool:
+    """Return True if a command has the placeholder for a secret, where it cannot be filled in."""
+    return any(PRIVATE_VARIABLE.search(word) for word in command or [])
 
 
 def _read_schedule(given: Fields) -> tuple[str | None, str | None, list[str]]:
@@ -254,12 +271,11 @@ def _read_tool(fields: Fields) -> Entry:
         raise ValueError(
             f"name: {_shown(name)!r} is not the name of a tool: use letters, digits, '.', '_', '-'"
         )
-    if "env" in fields:
-        fields["env"] = _translate_env(fields["env"], str(name), notes)
+    fields = _translate_program(fields, name, notes)
     if "cmd" in fields and "command" not in fields:  # the word of steps
         fields["command"] = fields.pop("cmd")
     tool = Tool.model_validate(fields)
-    variables = [Variable(tool.name, one) for one in private_variables(tool.env, tool.command)]
+    variables = [Variable(tool.name, "(command)")] if asks_in_command(tool.command) else []
     words = f"{tool.name} {tool.description} {tool.author} {tool.artefact} {tool.image}".casefold()
     return Entry(
         "tools",

@@ -162,7 +162,13 @@ class Installer:
         before = Known(tools, datasets, pipelines, frozenset(enrolments), granted)
         plans = [make_plan(one.entry, one.catalogue, before, choices) for one in found]
         images = await self._look_up({image for plan in plans for image in plan.images})
-        return Known(tools, datasets, pipelines, frozenset(enrolments), granted, images)
+        secrets: frozenset[str] | None = frozenset()
+        if any(item.kind == "secret" for plan in plans for item in plan.items):
+            try:
+                secrets = frozenset(await self.services.secret_names())
+            except Unavailable:
+                secrets = None
+        return Known(tools, datasets, pipelines, frozenset(enrolments), granted, images, secrets)
 
     async def _look_up(self, images: set[str]) -> dict[str, bool | None]:
         """Return which images are on this machine; None for those that the runner does not tell."""

@@ -17,20 +17,21 @@ from mao_registry.records.rules import title_clash
 from mao_shared.models import Dataset, Named, Pipeline, Record, Step, Tool
 from mao_shared.models.catalogue import CatalogueEntry, EntryState, InstallChoices, InstallItem, ItemState
 from mao_shared.models.common import drop_unknown_fields
+from mao_shared.models.secret import SecretRef
 from mao_shared.models.tool import asked_words
 
 from .entries import Catalogue, Entry
 
 MAX_VALUE = 100  # characters of a value in a description of a change
-COMPARED = ("image", "command", "env", "limits", "network", "privileges")
+COMPARED = ("image", "command", "env", "limits", "network", "privileges", "secrets")
 """Fields of a tool that determine its runs."""
-NO_SECRETS = "this version keeps no secrets; in 'env' it would be published with every run's record"
+IN_COMMAND = "asks for a secret in its command, which others can read: only variables may have one"
 
 
 @dataclass(frozen=True)
 class Known:
     """What the node has. `granted`: (tool, privilege) pairs by pipeline; `images`: whether each is here,
-    None if the runner did not answer."""
+    and `secrets` their names; None if the runner did not answer."""
 
     tools: Mapping[str, Tool] = field(default_factory=dict)
     datasets: Mapping[str, Dataset] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Known:
     enrolled: Set[str] = frozenset()
     granted: Mapping[str, Set[tuple[str, str]]] = field(default_factory=dict)
     images: Mapping[str, bool | None] = field(default_factory=dict)
+    secrets: Set[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,9 @@ def _plan_pipeline(
         _plan_dataset(plan, name, catalogue, known, choices)
     _plan_images(plan, known, choices)
     for variable in plan.entry.variables:
-        plan.add(
-            "variable", variable.name, "refused", f"step {variable.where} asks for a secret: {NO_SECRETS}"
-        )
+        plan.add("variable", variable.name, "refused", f"step {variable.where} {IN_COMMAND}")
+    refs = [ref for tool in tools if tool for ref in tool.secrets]
+    _plan_secrets(plan, [*refs, *(ref for step in pipeline.steps for ref in step.secrets)], known)
     plan.enrols = wanted.name not in known.enrolled or plan.replaces_pipeline
     if plan.enrols:
         _plan_privileges(plan, pipeline, [tool for tool in tools if tool], known, choices)
@@ -192,7 +194,7 @@ def _plan_tool(
     used = _compare_tool(plan, name, wanted, present, choices)
     if present is None and entry is not None:
         for variable in entry.variables:
-            plan.add("variable", variable.name, "refused", f"tool {name} asks for a secret: {NO_SECRETS}")
+            plan.add("variable", variable.name, "refused", f"tool {name} {IN_COMMAND}")
     plan.images += [] if used.image in plan.images else [used.image]
     return used
 
@@ -330,6 +332,17 @@ def _plan_images(plan: Plan, known: Known, choices: InstallChoices) -> None:
             )
         else:
             plan.add("image", image, "pulled", "it is not on this machine; the installation pulls it")
+
+
+def _plan_secrets(plan: Plan, refs: Iterable[SecretRef], known: Known) -> None:
+    for name, ref in {ref.secret: ref for ref in refs}.items():
+        if known.secrets is None:
+            plan.add("secret", name, "unknown", "the runner did not say whether it is set")
+        elif name in known.secrets:
+            plan.add("secret", name, "unchanged", f"given in {ref.target}")
+        else:
+            step = f"Set it: maoctl secret set {name}"
+            plan.add("secret", name, "missing", f"asked for in {ref.target}", next=step)
 
 
 def _plan_privileges(

@@ -22,7 +22,7 @@ from mao_shared.models import (
     Step,
     Tool,
 )
-from mao_shared.models.tool import DOCKER_SOCKET, asked_words, network_words
+from mao_shared.models.tool import DOCKER_SOCKET, asked_words, network_words, secret_words
 from mao_shared.yaml_text import yaml_lines
 
 Document = dict[str, Any]
@@ -64,6 +64,8 @@ def resolve_steps(
                 on_late_truth=step.on_late_truth,
                 metrics=step.metrics,
                 checks=step.checks,
+                secrets=list({ref.target: ref for ref in [*tool.secrets, *step.secrets]}.values()),
+                record_env=step.record_env,
             )
         )
     return resolved
@@ -76,7 +78,7 @@ def _ref(dataset: Dataset, branch: str) -> DatasetRef:
 def requested_privileges(tools: Iterable[Tool], steps: Iterable[Step]) -> list[tuple[str, str]]:
     """Return (tool, privilege) pairs of everything that the tools and steps request."""
     requested = [(tool.name, word) for tool in tools for word in tool.asked()]
-    requested += [(step.tool, DOCKER_SOCKET) for step in steps if step.engine_socket]
+    requested += [(step.tool, word) for step in steps for word in step.asked()]
     return list(dict.fromkeys(requested))
 
 
@@ -115,7 +117,7 @@ def enrol_command(pipeline: Pipeline, *, registered: bool) -> str:
         return f"maoctl pipeline enrol {pipeline.name}"
     if len(pipeline.steps) == 1 and pipeline.name == first.tool:
         return f"maoctl pipeline init {first.tool} {first.dataset}"
-    if any(step.engine_socket for step in pipeline.steps):  # `create` has no option for it
+    if any(step.asked() for step in pipeline.steps):  # `create` has no options for these
         return f"maoctl apply -f FILE, then maoctl pipeline enrol {pipeline.name}"
     return f"maoctl pipeline create {shlex.quote(pipeline.called)} --step …"
 
@@ -176,26 +178,31 @@ def definition_id(pipeline: str, document: Document) -> str:
 def gained_privileges(before: Sequence[ResolvedStep], after: Sequence[ResolvedStep]) -> list[str]:
     """List the privileges that tools would gain, and networks for tools that have none now.
 
-    The engine's socket is root on the host, so a different program that runs with it counts as a gain.
+    The engine's socket is root on the host, and a secret can be sent anywhere, so a different program that
+    runs with either counts as a gain.
     """
     had = {(step.tool, word) for step in before for word in step.asked()}
     isolated = {step.tool for step in before if step.network == "none"}
     gained = {(step.tool, word) for step in after for word in step.asked()} - had
     gained |= {(step.tool, "a network") for step in after if step.network != "none" and step.tool in isolated}
-    with_socket = [_program(step) for step in before if step.privileges.docker_socket]
+    programs = [(word, _program(step)) for step in before for word in _guarded(step)]
     gained |= {
-        (step.tool, f"{DOCKER_SOCKET}, to run something else with it")
+        (step.tool, f"{word}, to run something else with it")
         for step in after
-        if step.privileges.docker_socket
-        and (step.tool, DOCKER_SOCKET) in had
-        and _program(step) not in with_socket
+        for word in _guarded(step)
+        if (step.tool, word) in had and (word, _program(step)) not in programs
     }
     return sorted(f"tool {tool} asks for {word}" for tool, word in gained)
 
 
+def _guarded(step: ResolvedStep) -> list[str]:
+    """Return the privileges of a step that depend on which program has them."""
+    return ([DOCKER_SOCKET] if step.privileges.docker_socket else []) + secret_words(step.secrets)
+
+
 def _program(step: ResolvedStep) -> Document:
     """Return the fields that determine which program runs and with what input."""
-    return step.model_dump(include={"image", "command", "env"})
+    return step.model_dump(include={"image", "command", "env", "secrets"})
 
 
 def describe_changes(before: Document, after: Document) -> list[str]:

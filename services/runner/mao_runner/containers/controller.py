@@ -11,6 +11,7 @@ from mao_runner.drivers.protocol import Container, ContainerSpec, Driver, Engine
 from mao_runner.labels import INSTALLATION, StepAttempt, container_name, labelled_attempt
 from mao_runner.logs.writer import LogUnavailable, LogWriter
 from mao_runner.metrics import RunnerMetrics
+from mao_runner.secrets.delivery import SecretDelivery
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
 from mao_shared.host.data_dir import DataDir
@@ -65,6 +66,7 @@ class StepController:
         installation: str,
         policy: ContainerPolicy,
         network: ToolNetwork,
+        secrets: SecretDelivery,
         conditions: Conditions,
         metrics: RunnerMetrics,
         clock: Clock,
@@ -91,6 +93,7 @@ class StepController:
         self._unstored_logs: dict[str, tuple[str, float]] = {}  # run → subject of its condition, retry delay
         self._removals: set[asyncio.Task[None]] = set()
         self._network = network
+        self._secrets = secrets
         self._conditions = conditions
         containers.subscribe(self._container_changed)
         network.subscribe(self._enqueue_all)
@@ -101,6 +104,7 @@ class StepController:
         Runs that were in the mirror before this controller subscribed are reconciled as well.
         """
         await self.mirror.synced.wait()
+        self._secrets.keep({name for name, _ in self.mirror.items()})
         self._enqueue_all()
         await self.controller.run()
 
@@ -119,6 +123,7 @@ class StepController:
             if stored is None or (index := runner_step(stored.record)) is None:
                 self._clear_log_condition(name)
                 self.slots.unpark(name)
+                self._secrets.forget(name)
                 return None
             key = StepAttempt(name, index, stored.record.steps[index].attempt)
             delay = await self._act(stored, key)
@@ -271,6 +276,7 @@ class StepController:
                 next="Run the pipeline again; the data manager creates a new workspace.",
             ) from error
         check_host_network(step.spec.network, step.spec.privileges, user, self._policy.operators)
+        given = await self._secrets.give(key, step.spec)
         return step_container(
             run,
             key,
@@ -281,6 +287,8 @@ class StepController:
             log_max=self._policy.log_max,
             network=self._network.engine_name(step.spec.network),
             engine_socket=await find_engine_socket(self._driver, step.spec.privileges),
+            secret_env=given.env,
+            secret_binds=given.binds,
         )
 
     async def _record_outcome(self, stored: Stored[Run], key: StepAttempt, container: Container) -> float:

@@ -52,7 +52,7 @@ async def find_host_paths(driver: Driver, data_dir: Path, override: str | None) 
 
     Raises HostDirInvalid if the engine does not see it, and EngineUnavailable if the engine does not answer.
     """
-    host_dir = override or await _find_host_path(driver, data_dir)
+    host_dir = override or await find_host_path(driver, data_dir)
     paths = HostPaths(data_dir, host_dir)
     marker = data_dir / f"{MARKER}{secrets.token_hex(8)}"
     await asyncio.to_thread(marker.touch)
@@ -93,10 +93,10 @@ async def find_engine_socket(driver: Driver, privileges: Privileges) -> EngineSo
             next="Configure the runner to reach the container engine over a socket of this machine "
             "(for Docker: DOCKER_HOST=unix:///path).",
         )
-    return EngineSocket(await _find_host_path(driver, path), status.st_gid)
+    return EngineSocket(await find_host_path(driver, path), status.st_gid)
 
 
-async def _find_host_path(driver: Driver, path: Path) -> str:
+async def find_host_path(driver: Driver, path: Path) -> str:
     """Return the host's path of a path that this process sees."""
     for container_id in await asyncio.to_thread(own_container_ids):
         mounts = await driver.mounts(container_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mao_runner.drivers.protocol import Bind, ContainerSpec, EngineRefused
@@ -33,6 +34,8 @@ def step_container(
     log_max: int,
     network: str,
     engine_socket: EngineSocket | None = None,
+    secret_env: Mapping[str, str] | None = None,
+    secret_binds: Sequence[Bind] = (),
 ) -> ContainerSpec:
     """Return the specification of a step's container.
 
@@ -41,6 +44,7 @@ def step_container(
         user: `uid:gid` from `assign_owner`.
         network: the engine's name for it.
         engine_socket: for a step that was granted it.
+        secret_env, secret_binds: see `mao_runner.secrets.delivery`.
     """
     spec = run.steps[key.step].spec
     return ContainerSpec(
@@ -48,8 +52,8 @@ def step_container(
         image=spec.image.pinned,
         labels={**container_labels(installation, run, key), USER: user},
         command=spec.command,
-        env=tool_env(run, run.steps[key.step]),
-        binds=[*workspace_binds(data, input_dir), *socket_binds(engine_socket)],
+        env={**tool_env(run, run.steps[key.step]), **(secret_env or {})},
+        binds=[*workspace_binds(data, input_dir), *socket_binds(engine_socket), *secret_binds],
         user=user,
         memory=spec.limits.memory,
         cpu=spec.limits.cpu,

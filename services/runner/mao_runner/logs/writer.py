@@ -16,13 +16,14 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from mao_runner.drivers.protocol import Driver, LogStream
 from mao_runner.labels import StepAttempt
+from mao_runner.secrets.masking import StreamMask
 from mao_shared.errors import MaoError, Unavailable
 from mao_shared.host.data_dir import DataDir
 from mao_shared.logs import get_logger
@@ -30,6 +31,7 @@ from mao_shared.logs import get_logger
 log = get_logger(__name__)
 
 DRAIN_TIMEOUT = 30.0  # seconds without any output of an ended container
+SECRETS_TIMEOUT = 30.0  # seconds that a copier waits for the values to mask
 STOP_TIMEOUT = 2.0  # seconds that a copier may take to end when the service stops
 TAIL_BYTES = 8192
 _CUT = b"\n[mao] the log is cut here: it has reached the limit of %d bytes (MAO_LOG_MAX)\n"
@@ -58,12 +60,19 @@ class StoredLog:
 class LogCopier(threading.Thread):
     """Writes one container's output to `path`: at most `max_bytes` of it, then a line that says it is cut.
 
+    `secret_values` is called in the thread: the values to mask in what is written, digested and verified.
+
     `ended` is set in the event loop once nothing more will be written. Then either `error` is set, or
     `stored`: the output ended, and all of it was verified to be on the disk.
     """
 
     def __init__(
-        self, path: Path, open_stream: Callable[[], LogStream], max_bytes: int, on_growth: Callable[[], None]
+        self,
+        path: Path,
+        open_stream: Callable[[], LogStream],
+        secret_values: Callable[[], Iterable[str]],
+        max_bytes: int,
+        on_growth: Callable[[], None],
     ) -> None:
         super().__init__(name=f"log-{path.parent.name}", daemon=True)
         self.path = path
@@ -74,6 +83,7 @@ class LogCopier(threading.Thread):
         self.bytes_read = 0  # of output
         self.cut = False
         self._open_stream = open_stream
+        self._secret_values = secret_values
         self._max_bytes = max_bytes
         self._on_growth = on_growth
         self._loop = asyncio.get_running_loop()
@@ -107,10 +117,11 @@ class LogCopier(threading.Thread):
         """Copy the output; return the digest of all of it, None if stopped before its end."""
         skip = file.tell()
         digest = hashlib.sha256()
+        mask = StreamMask(self._secret_values())
         self._stream = self._open_stream()
         if self._stopping:
             self._stream.close()
-        for piece in self._capped(self._stream):
+        for piece in self._capped(self._stream, mask.masked(self._stream)):
             if self._stopping:
                 return None
             digest.update(piece)
@@ -132,9 +143,9 @@ class LogCopier(threading.Thread):
             self.path.unlink(missing_ok=True)
             raise
 
-    def _capped(self, stream: LogStream) -> Iterator[bytes]:
+    def _capped(self, stream: LogStream, pieces: Iterable[bytes]) -> Iterator[bytes]:
         left = self._max_bytes
-        for piece in stream:
+        for piece in pieces:
             if len(piece) > left:
                 self.cut = True
                 yield piece[:left] + _CUT % self._max_bytes
@@ -183,15 +194,22 @@ class LogWriter:
     Args:
         max_bytes: limit for one log.
         on_growth: called in the event loop with the run whose log grew.
+        secret_values: returns the values to mask in the log of a step.
     """
 
     def __init__(
-        self, driver: Driver, data_dir: DataDir, max_bytes: int, on_growth: Callable[[str], None]
+        self,
+        driver: Driver,
+        data_dir: DataDir,
+        max_bytes: int,
+        on_growth: Callable[[str], None],
+        secret_values: Callable[[StepAttempt], Awaitable[Sequence[str]]] | None = None,
     ) -> None:
         self._driver = driver
         self._data_dir = data_dir
         self._max_bytes = max_bytes
         self._on_growth = on_growth
+        self._secret_values = secret_values
         self._copiers: dict[StepAttempt, LogCopier] = {}
 
     def path(self, key: StepAttempt) -> Path:
@@ -201,7 +219,7 @@ class LogWriter:
         """Start a copier for the container unless one is running."""
         copier = self._copiers.get(key)
         if copier is None or (copier.ended.is_set() and not copier.cut):
-            self._copiers[key] = self._copier(self.path(key), container_id, lambda: self._on_growth(key.run))
+            self._copiers[key] = self._copier(self.path(key), container_id, key)
 
     def forget(self, key: StepAttempt) -> None:
         """Stop copying from a container that no longer belongs to a step."""
@@ -217,11 +235,11 @@ class LogWriter:
         following = self._copiers.pop(key, None)
         if following is not None:
             await self._until_ended(following)
-        return await self._store(self.path(key), container_id, lambda: self._on_growth(key.run), following)
+        return await self._store(self.path(key), container_id, key, following)
 
     async def copy_once(self, container_id: str, path: Path) -> StoredLog:
         """Write the output of an ended container to a file of the caller. Raises LogUnavailable."""
-        return await self._store(path, container_id, lambda: None, None)
+        return await self._store(path, container_id, None, None)
 
     async def close(self) -> None:
         """Stop all copiers; containers continue, and the engine keeps their output."""
@@ -233,10 +251,10 @@ class LogWriter:
             await asyncio.to_thread(copier.join, STOP_TIMEOUT)
 
     async def _store(
-        self, path: Path, container_id: str, on_growth: Callable[[], None], following: LogCopier | None
+        self, path: Path, container_id: str, key: StepAttempt | None, following: LogCopier | None
     ) -> StoredLog:
         """Store a complete log; `following` is the copier that followed the container until it ended."""
-        last = self._copier(path, container_id, on_growth)
+        last = self._copier(path, container_id, key)
         try:
             return await self._finished_log(last)
         except LogDiffers as error:
@@ -251,7 +269,7 @@ class LogWriter:
             log.warning("log.rewritten", path=str(path), error=error.detail)
         with contextlib.suppress(OSError):  # the copy below reports what is wrong
             await asyncio.to_thread(path.replace, path.with_suffix(".log.aside"))
-        return await self._finished_log(self._copier(path, container_id, on_growth))
+        return await self._finished_log(self._copier(path, container_id, key))
 
     async def _finished_log(self, copier: LogCopier) -> StoredLog:
         """Wait for the copier of an ended container; return the log it stored. Raises LogUnavailable."""
@@ -276,13 +294,31 @@ class LogWriter:
         copier.stop()
         return False
 
-    def _copier(self, path: Path, container_id: str, on_growth: Callable[[], None]) -> LogCopier:
+    def _copier(self, path: Path, container_id: str, key: StepAttempt | None) -> LogCopier:
+        """Start a copier. `key`: the step whose secrets are masked and whose growth is told."""
+        loop = asyncio.get_running_loop()
+
         def open_stream() -> LogStream:
             return self._driver.logs(container_id)
 
-        copier = LogCopier(path, open_stream, self._max_bytes, on_growth)
+        def secret_values() -> Sequence[str]:
+            if key is None or self._secret_values is None:
+                return ()
+            return asyncio.run_coroutine_threadsafe(_awaited(self._secret_values(key)), loop).result(
+                SECRETS_TIMEOUT
+            )
+
+        def on_growth() -> None:
+            if key is not None:
+                self._on_growth(key.run)
+
+        copier = LogCopier(path, open_stream, secret_values, self._max_bytes, on_growth)
         copier.start()
         return copier
+
+
+async def _awaited(values: Awaitable[Sequence[str]]) -> Sequence[str]:
+    return await values
 
 
 def _log_unavailable(path: Path, error: Exception | None) -> LogUnavailable:

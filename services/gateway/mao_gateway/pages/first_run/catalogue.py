@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -14,12 +14,13 @@ from starlette.responses import RedirectResponse
 
 from mao_gateway.pages.forms import carry_out, read_form
 from mao_gateway.pages.node_api import path_of
-from mao_gateway.pages.site import PageDep, messages, page_router
+from mao_gateway.pages.site import Page, PageDep, messages, page_router
 from mao_shared.models.catalogue import CatalogueEntry, CatalogueSource, InstallItem
 
 router = page_router()
 CATALOGUE = "/ui/catalogue"
 PAGE_ENTRIES = 50
+VALUE_PREFIX = "secret-"  # of fields with the values of secrets, which are never shown again
 MAX_LISTED = 6  # needs of one entry in a list
 Text = Annotated[str, Query(max_length=200)]
 
@@ -62,7 +63,9 @@ def _short(item: InstallItem) -> str:
     """Say in a few words why an item needs a person."""
     match item.kind:
         case "variable":
-            return f"asks for a secret: {item.name}"
+            return item.detail
+        case "secret":
+            return f"asks for the secret {item.name}"
         case "privilege":
             return f"asks for {item.name}"
         case _ if item.state == "differs":
@@ -123,10 +126,14 @@ async def show_entry(page: PageDep, name: str, source: Text = "") -> HTMLRespons
     )
 
 
-def _asked(items: Iterable[InstallItem]) -> dict[str, list[InstallItem]]:
+def _asked(items: Sequence[InstallItem]) -> dict[str, list[InstallItem]]:
     """Return the items that the form asks about, by what it asks for."""
-    asked: dict[str, list[InstallItem]] = {"dataset": [], "tool": [], "privilege": [], "differs": []}
+    kinds = ("dataset", "tool", "secret", "privilege", "differs")
+    asked: dict[str, list[InstallItem]] = {kind: [] for kind in kinds}
+    given = {f"secret {item.name}" for item in items if item.kind == "secret" and item.state == "missing"}
     for item in items:
+        if item.kind == "privilege" and item.name in given:
+            continue  # whoever gives a secret agrees that the tool gets it
         if item.state == "differs":
             asked["differs"].append(item)
         elif item.state == "missing" and item.kind in asked:
@@ -144,17 +151,28 @@ def install_line(entry: CatalogueEntry) -> str:
 @router.post(f"{CATALOGUE}/install")
 async def post_install(page: PageDep) -> RedirectResponse:
     fields = await read_form(page.request)
+    keys = [key for key in fields if key.startswith(VALUE_PREFIX)]
+    values = {key.removeprefix(VALUE_PREFIX): fields.pop(key) for key in keys}
     name, source = fields.get("name", ""), fields.get("source")
     query = f"?{urlencode({'source': source})}" if source else ""
     return await carry_out(
         messages,
-        page.api.send("POST", "/catalogue/install", install_body(fields)),
+        _install(page, fields, values),
         done=f"{name} is installed. Run it once, or set a schedule.",
         then=f"/ui/welcome?{urlencode({'pipeline': name})}",
         otherwise=f"{CATALOGUE}{path_of(name)}{query}",
         form="install",
         fields=fields,
     )
+
+
+async def _install(page: Page, fields: dict[str, str], values: dict[str, str]) -> Any:
+    """Set the secrets, then install. Raises the errors of both."""
+    for secret, value in sorted(values.items()):
+        await page.api.send("PUT", path_of("secrets", secret), {"value": value})
+    body = install_body(fields)
+    body["agree"] += [f"secret {secret}" for secret in sorted(values)]
+    return await page.api.send("POST", "/catalogue/install", body)
 
 
 def install_body(fields: dict[str, str]) -> dict[str, Any]:

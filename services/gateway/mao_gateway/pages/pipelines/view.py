@@ -25,7 +25,7 @@ from mao_shared.models import (
     Step,
     Tool,
 )
-from mao_shared.models.tool import DOCKER_SOCKET, RISKS
+from mao_shared.models.tool import RISKS
 from mao_shared.text import HARMFUL
 from mao_shared.yaml_text import yaml_lines
 
@@ -138,7 +138,7 @@ def _resolved_row(step: ResolvedStep) -> StepRow:
 def _registered_row(step: Step, tool: Tool | None) -> StepRow:
     command = step.command or (tool.command if tool else None)
     limits = step.limits or (tool.limits if tool else None)
-    asked = [*(tool.asked() if tool else ()), *([DOCKER_SOCKET] if step.engine_socket else ())]
+    asked = [*(tool.asked() if tool else ()), *step.asked()]
     return StepRow(
         name=step.title or step.name,
         tool=step.tool,
