@@ -88,7 +88,7 @@ FAILING = {
     "run cancel": ExitCode.CONFLICT,  # the run has ended
     "node restore": ExitCode.NOT_FOUND,  # there is no such backup
     "context show": ExitCode.NOT_FOUND,  # MAO_URL is set
-    "node backup": ExitCode.USAGE,  # there is no data directory to back up
+    "node backup": ExitCode.NOT_FOUND,  # no node has run in the data directory
 }
 """Commands that cannot succeed here, and the exit code that tells so."""
 
