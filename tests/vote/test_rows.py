@@ -52,6 +52,25 @@ def test_rows_of_honest_sparse_nodes_are_nearly_all_kept(nodes: str, seen: float
         assert not found.conflicts
 
 
+@pytest.mark.parametrize(("nodes", "seen"), [("ab", 0.7), ("abc", 0.7), ("abc", 0.4), ("abcde", 0.4)])
+def test_rows_of_honest_nodes_are_kept_where_few_records_tell_little(nodes: str, seen: float) -> None:
+    lost = total = 0
+    for seed in range(20):
+        keys, real = sparse(Random(f"few {nodes}{seen}{seed}"), nodes, 60, seen)
+        lost, total = lost + len(real - kept_rows(keys)[0]), total + len(real)
+    assert lost <= 0.001 * total
+
+
+@pytest.mark.parametrize("order", ["abc", "bca", "cab"])
+def test_rows_of_a_node_that_shares_little_by_chance_are_kept(order: str) -> None:
+    counts = {"abc": 25, "ab": 8, "ac": 13, "bc": 4, "a": 3, "b": 5, "c": 1}  # a draw at which nodes see 70 %
+    keys: dict[str, list[str]] = {node: [] for node in order}
+    for having, count in counts.items():
+        for node in having:
+            keys[node] += [f"{having}{number}" for number in range(count)]
+    assert len(kept_rows(keys)[0]) == sum(counts.values())
+
+
 @pytest.mark.parametrize(
     ("nodes", "seen"), [("abc", 0.7), ("abcde", 0.7), ("abcde", 0.4), ("abcdefghi", 0.3)]
 )
