@@ -25,7 +25,7 @@ effect.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
 from math import isqrt, prod
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 WHOLE = 10**6
 MIN_NODES = 3  # without which coverage cannot be told
 MAX_SURPLUS = 4  # times as many records as expected that a single node may have alone
-MIN_EXPECTED = 0.25  # records of it; if fewer are, it may have none
+MIN_EXPECTED = 0.28  # records of it; if fewer are, it may have none
 STANDARD_ERRORS = 2.5  # by which the expected number may be too low
 _MAX_NAMED_SETS = 3
 _PATTERN, _RECORDS, _ACCEPTED, _SUSPECT = "pattern", "records", "accepted", "suspect"
@@ -62,7 +62,8 @@ class Sightings:
 class _Group:
     """The records that just these nodes have. `expected`: how many are expected, see _Level.
 
-    `error`: of that number if it is a single node, as a fraction of it in millionths.
+    Of a single node also, in millionths: `error` of that number, as a fraction of it, and `overall`, how many
+    records the coverage of all nodes, itself included, lets expect.
     """
 
     pattern: str
@@ -70,6 +71,7 @@ class _Group:
     records: int
     expected: int
     error: int = 0
+    overall: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +171,14 @@ def judge_sightings(presence: Sequence[Series], names: Sequence[str]) -> Sightin
     levels: dict[int, list[_Group]] = {}
     for pattern, records in patterns.iter_rows():
         nodes = tuple(at for at, mark in enumerate(pattern) if mark == "1")
+        lacking = prod(WHOLE - share for at, share in enumerate(coverage) if at not in nodes)
+        expected = int((seen > len(nodes)).sum()) * lacking * prod(coverage[at] for at in nodes)
+        group = _Group(pattern, nodes, records, expected)
         if len(nodes) == 1:
-            group = _Group(pattern, nodes, records, alone.expected[nodes[0]], alone.errors[nodes[0]])
-        else:
-            lacking = prod(WHOLE - share for at, share in enumerate(coverage) if at not in nodes)
-            expected = int((seen > len(nodes)).sum()) * lacking * prod(coverage[at] for at in nodes)
-            group = _Group(pattern, nodes, records, expected)
+            overall = expected * WHOLE // max(sum(chances[2:]), 1)
+            group = replace(
+                group, expected=alone.expected[nodes[0]], error=alone.errors[nodes[0]], overall=overall
+            )
         levels.setdefault(len(nodes), []).append(group)
     judged: list[tuple[str, bool, bool]] = []
     notes: list[str] = []
@@ -243,11 +247,9 @@ class _Level:
         others.
         """
         others, expected = self.records - group.records, self.expected - group.expected
-        mean = group.expected / self.unit
-        if self.unit <= expected < others * self.unit:
-            mean = group.expected * others / expected
-        most = MAX_SURPLUS * mean * (1 + STANDARD_ERRORS * group.error / WHOLE)
-        return records > most or (records > 0 and mean < MIN_EXPECTED)
+        ratio = others * self.unit / expected if self.unit <= expected < others * self.unit else 1.0
+        most = MAX_SURPLUS * group.expected / self.unit * (1 + STANDARD_ERRORS * group.error / WHOLE)
+        return records > most * ratio or (records > 0 and group.overall < MIN_EXPECTED * WHOLE / ratio)
 
 
 def _describe_accepted(
