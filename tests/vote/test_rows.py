@@ -133,3 +133,11 @@ def test_rows_of_fewer_liars_than_equal_honest_nodes_are_never_kept(
         node: [str(key) for key in sorted(lie)] for node, lie in zip("de", lies, strict=True)
     }
     assert kept_rows(keys)[0] == set(honest)
+
+
+def test_rows_of_many_nodes_of_which_only_two_share_anything() -> None:
+    keys = {f"n{number:02}": [f"r{number}"] for number in range(60)}
+    keys["n00"].append("r1")
+    kept, found = kept_rows(keys)
+    assert kept <= {key for own in keys.values() for key in own}
+    assert found.content is not None
