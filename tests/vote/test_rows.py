@@ -141,3 +141,11 @@ def test_rows_of_many_nodes_of_which_only_two_share_anything() -> None:
     kept, found = kept_rows(keys)
     assert kept <= {key for own in keys.values() for key in own}
     assert found.content is not None
+
+
+def test_rows_of_nodes_that_share_nothing_are_left_out_as_not_expected() -> None:
+    kept, found = kept_rows({node: [f"{node}0", f"{node}1"] for node in "abc"})
+    assert kept == set()
+    assert found.warnings == [
+        f"{node} alone has 2 records, which are left out: about 0 such records are expected" for node in "abc"
+    ]

@@ -272,7 +272,7 @@ def _describe_suspects(
 ) -> Iterator[str]:
     """Say who has more records of few nodes than chance explains."""
     suspects = sorted(
-        (-group.records, sorted(names[at] for at in group.nodes), group.expected)
+        (-group.records, sorted(names[at] for at in group.nodes), min(group.expected, group.overall))
         for group, (_, suspect) in zip(level.groups, verdicts, strict=True)
         if suspect
     )
