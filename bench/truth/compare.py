@@ -11,10 +11,10 @@ from bench.report import Measure
 
 from .peers import ALONE, score_methods
 from .sets import ABSENT, Found, Score, TruthSet, decide, score
-from .simple import clear_plurality, median, plurality
+from .simple import clear_plurality, median, plurality, plurality_of_rows
 
 MAX_FIELDS = 10  # described one by one
-WITHOUT_HISTORY = "no history"
+WITHOUT_HISTORY, OF_ROWS = "no history", "plurality of rows"
 BEFORE = 3
 """The version of the voting rules that 'before' stands for."""
 
@@ -53,7 +53,7 @@ def compare_one(observed: TruthSet, folder: Path, published: Mapping[str, Score]
         goal=max(at_least(ours, floors.values()), observed.goal or 0),
         limit=limit,
         is_lower_bound=True,
-        note=describe(observed, ours, found),
+        note="; ".join([describe(observed, ours, found), *below_plurality(observed, ours, simple)]),
     )
 
 
@@ -64,6 +64,8 @@ def simple_scores(observed: TruthSet, folder: Path) -> dict[str, Score]:
         "plurality": score(observed, [plurality(part) for part in claims]),
         "median": score(observed, [median(part, observed.words) for part in claims]),
     }
+    if OF_ROWS in observed.floors:
+        found[OF_ROWS] = score(observed, [plurality_of_rows(part) for part in observed.scored])
     if observed.definition.history != "NONE":
         plain = observed.definition.model_copy(update={"history": "NONE"})
         found[WITHOUT_HISTORY] = score(observed, decide(replace(observed, definition=plain), folder))
@@ -73,6 +75,16 @@ def simple_scores(observed: TruthSet, folder: Path) -> dict[str, Score]:
 def floors_of(observed: TruthSet, simple: Mapping[str, Score]) -> dict[str, Score]:
     """Return the scores that the vote must equal."""
     return {name: found for name, found in simple.items() if name in (*observed.floors, WITHOUT_HISTORY)}
+
+
+def below_plurality(observed: TruthSet, ours: Score, simple: Mapping[str, Score]) -> list[str]:
+    """Say by how much the vote is below plurality, if it is, and why."""
+    other = simple["plurality"]
+    if ours.share >= other.share:
+        return []
+    by_chance = ours.share >= other.share - ours.margin(other)
+    why = observed.below or ("by chance" if by_chance else "for no known reason")
+    return [f"below plurality by {100 * (other.share - ours.share):.2g} points: {why}"]
 
 
 def at_least(ours: Score, floors: Iterable[Score]) -> float:

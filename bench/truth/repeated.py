@@ -36,12 +36,13 @@ def measure(folder: Path, *, quick: bool) -> list[Measure]:
     The goal is not to be below, the limit not to be below by more than chance. `quick`: few draws.
     """
     found: Differences = {}
+    reasons: dict[str, str] = {}
     for observed in drawn_sets(3 if quick else DRAWS):
-        add(found, observed.name, observed, folder)
+        add(found, reasons, observed.name, observed, folder)
     for name, choice in flight_choices(quick=quick):
-        add(found, name, choice, folder)
+        add(found, reasons, name, choice, folder)
     return [
-        describe(name, method, pairs)
+        describe(name, method, pairs, reasons.get(name, "") if method == "plurality" else "")
         for name, by_method in found.items()
         for method, pairs in by_method.items()
     ]
@@ -62,14 +63,20 @@ def flight_choices(*, quick: bool) -> Iterator[tuple[str, TruthSet]]:
             yield f"flight, {count} random sources", replace(chosen, rounds=[part])
 
 
-def add(found: Differences, name: str, observed: TruthSet, folder: Path) -> None:
-    """Score one draw of a set."""
+def add(found: Differences, reasons: dict[str, str], name: str, observed: TruthSet, folder: Path) -> None:
+    """Score one draw of a set. `reasons`: why sets may be below plurality, by name."""
     ours = score(observed, decide(observed, folder)).share
-    for method, other in floors_of(observed, simple_scores(observed, folder)).items():
+    simple = simple_scores(observed, folder)
+    others = floors_of(observed, simple)
+    if observed.below:
+        others["plurality"] = simple["plurality"]
+        reasons[name] = observed.below
+    for method, other in others.items():
         found.setdefault(name, {}).setdefault(method, []).append((ours, other.share))
 
 
-def describe(name: str, method: str, pairs: Sequence[tuple[float, float]]) -> Measure:
+def describe(name: str, method: str, pairs: Sequence[tuple[float, float]], reason: str = "") -> Measure:
+    """Return the mean difference. `reason`: why it may be below zero, then it is not judged."""
     points = [100 * (ours - other) for ours, other in pairs]
     error = stdev(points) / math.sqrt(len(points)) if len(points) > 1 else math.inf
     ours, others = (fmean(shares) for shares in zip(*pairs, strict=True))
@@ -77,10 +84,10 @@ def describe(name: str, method: str, pairs: Sequence[tuple[float, float]]) -> Me
         f"truth, repeated, {name}: above {method}",
         fmean(points),
         "points",
-        judged="ours",
-        goal=0,
-        limit=-CHANCE * error,
+        judged=None if reason else "ours",
+        goal=None if reason else 0,
+        limit=None if reason else -CHANCE * error,
         is_lower_bound=True,
-        note=f"{len(pairs)} draws, standard error {error:.2g} points",
+        note=f"{len(pairs)} draws, standard error {error:.2g} points{f'; {reason}' if reason else ''}",
         beside={"standard error": error, "share of MAO": ours, "of the other": others},
     )

@@ -66,6 +66,7 @@ class TruthSet:
     `words`: fields whose values are no measures, even if they look like numbers. `in_sequence`: by rounds of
     a git repository, in which history builds up; else each round on its own. `first`: the first round that is
     scored. `goal`: the share of right cells to reach. `floors`: the methods that the vote must equal.
+    `below`: why it may be below plurality, if that is not a floor.
     """
 
     name: str
@@ -78,6 +79,7 @@ class TruthSet:
     first: int = 0
     goal: float | None = None
     floors: tuple[str, ...] = ("plurality",)
+    below: str = ""
 
     @property
     def scored(self) -> Sequence[Observed]:

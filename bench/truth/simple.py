@@ -7,12 +7,27 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from statistics import median as middle
 
-from .sets import Claims, Found
+from .sets import Cell, Claims, Found, Observed
 
 
 def plurality(claims: Claims) -> Found:
     """Return the most frequent value of each cell; of several, the least by code points."""
     return {cell: most_frequent(values) for cell, values in claims.items()}
+
+
+def plurality_of_rows(part: Observed) -> Found:
+    """Return the most frequent values of records that at least half of the nodes have.
+
+    A node that lacks a record votes against it; `plurality` keeps whatever anyone has.
+    """
+    having: dict[str, set[str]] = {}
+    for (record, _), values in part.claims.items():
+        having.setdefault(record, set()).update(values)
+
+    def is_kept(cell: Cell) -> bool:
+        return 2 * len(having[cell[0]]) >= len(part.versions)
+
+    return {cell: value for cell, value in plurality(part.claims).items() if is_kept(cell)}
 
 
 def clear_plurality(claims: Claims) -> Found:

@@ -19,6 +19,9 @@ from .sets import ABSENT, Cell, Found, Observed, TruthSet, read_csv, write_rows
 Entry = dict[str, Any]
 ENTRIES = 12
 NEW_DATE = "2026-11-30"
+WHERE_ALL_IS_TRUE = (
+    "what one node has alone, and hardly can have seen alone, is left out as if made up; here nothing is"
+)
 Edit = Callable[[str, list[Entry], random.Random], list[Entry]]
 """What a node has instead of a list: `(node, entries, random numbers)`."""
 
@@ -256,28 +259,36 @@ def read_repositories(content: bytes) -> Found:
 
 
 def rows(files: int) -> list[TruthSet]:
-    """Nodes that lack rows, and one of five that invents some."""
+    """Nodes that lack rows, and one of five that invents some, or nobody does."""
     sets = []
     for percent in (10, 30, 60):
         rng = rng_of("rows", percent)
         rounds = [rows_round(percent / 100, rng) for _ in range(files)]
         sets.append(TruthSet(f"5 nodes that each lack {percent} % of the rows; one invents 5 %", rounds))
+    for percent in (10, 30, 60):
+        rng = rng_of("rows", percent, "honest")
+        rounds = [rows_round(percent / 100, rng, inventor="") for _ in range(files)]
+        name = f"5 honest nodes that each lack {percent} % of the rows"
+        sets.append(TruthSet(name, rounds, floors=("plurality of rows",), below=WHERE_ALL_IS_TRUE))
     for count in (2, 3):
         rng = rng_of("rows", count, "nodes")
-        rounds = [rows_round(0.3, rng, NODES[:count]) for _ in range(files)]
-        sets.append(TruthSet(f"{count} nodes that each lack 30 % of the rows", rounds))
+        rounds = [rows_round(0.3, rng, NODES[:count], inventor="") for _ in range(files)]
+        name = f"{count} nodes that each lack 30 % of the rows"
+        sets.append(TruthSet(name, rounds, floors=("plurality", "plurality of rows")))
     return sets
 
 
-def rows_round(share: float, rng: random.Random, nodes: Sequence[str] = NODES) -> Observed:
-    """Return a round in which the node `e`, if there is one, has three rows that nobody else has."""
+def rows_round(
+    share: float, rng: random.Random, nodes: Sequence[str] = NODES, inventor: str = "e"
+) -> Observed:
+    """Return a round in which the inventor, if any, has three rows that nobody else has."""
     truth = states_truth(60, rng)
-    invented = {(f"x{number}", "state"): "ready" for number in range(3)}
+    invented = {(f"x{number}", "state"): "ready" for number in range(3 if inventor else 0)}
     versions = {
         node: write_rows(
             [KEY, "state"],
             [[name, value] for (name, _), value in truth.items() if rng.random() >= share]
-            + [[name, value] for (name, _), value in invented.items() if node == "e"],
+            + [[name, value] for (name, _), value in invented.items() if node == inventor],
         )
         for node in nodes
     }

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from bench.__main__ import arguments
 from bench.report import Measure, as_line, as_table, past_limit
-from bench.truth.compare import compare_one
+from bench.truth.compare import below_plurality, compare_one
 from bench.truth.families import read_pairs, shared_errors
 from bench.truth.flight import is_right, load_days, with_day
 from bench.truth.lookalikes import DIFFERENT, EQUAL, Spell, decide_kind, lists_difference, lists_none
 from bench.truth.made_up import leave_empty, mixed_truth, observe_round, rng_of, within
 from bench.truth.peers import interpreter, score_methods
 from bench.truth.sets import ABSENT, Observed, Score, TruthSet, decide, read_csv, score, write_rows
-from bench.truth.simple import clear_plurality, median, plurality
+from bench.truth.simple import clear_plurality, median, plurality, plurality_of_rows
+from bench.truth.structure import rows
 
 from mao_vote import FileDecision
 from tests.support.evidence import shared_data
@@ -82,6 +83,32 @@ def test_simple_rules_of_a_cell() -> None:
     assert median(claims, ("v",)) == {("r", "v"): "1"}
     assert median({("r", "v"): {"a": "09:50", "b": "10:10"}}, ()) == {("r", "v"): "10:00"}
     assert median({("r", "v"): {"a": "x", "b": "10:10"}}, ()) == {("r", "v"): "10:10"}
+
+
+def test_plurality_of_rows_keeps_what_half_of_the_nodes_have() -> None:
+    versions = {
+        node: write_rows(["name", "v"], [[name, "1"] for name in names])
+        for node, names in {"a": "xyz", "b": "xy", "c": "x", "d": "x"}.items()
+    }
+    part = Observed(versions, {}, lambda content: read_csv(content, "name"))
+    assert plurality_of_rows(part).keys() == {("x", "v"), ("y", "v")}
+
+
+def test_below_plurality_says_by_how_much_and_why() -> None:
+    observed, part = TruthSet("set", []), table(a="4", truth="4")
+    ours, other = Score("v" * 100, [True] * 98 + [False] * 2), Score("v" * 100, [True] * 100)
+    assert below_plurality(observed, ours, {"plurality": other}) == ["below plurality by 2 points: by chance"]
+    far = Score("v" * 100, [True] * 50 + [False] * 50)
+    assert "for no known reason" in below_plurality(observed, far, {"plurality": other})[0]
+    stated = TruthSet("set", [part], below="that is meant")
+    assert below_plurality(stated, far, {"plurality": other}) == [
+        "below plurality by 50 points: that is meant"
+    ]
+    assert below_plurality(observed, other, {"plurality": ours}) == []
+
+
+def test_rows_of_sets_without_a_reason_have_plurality_as_floor() -> None:
+    assert all(("plurality" in found.floors) != bool(found.below) for found in rows(1))
 
 
 def test_within_is_relative_and_absolute() -> None:

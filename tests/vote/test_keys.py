@@ -234,6 +234,19 @@ def test_keys_measurements_are_none_though_unique_and_shared(values: Sequence[st
     assert f"declare key: [{name}]" in key.unsure
 
 
+@pytest.mark.parametrize(("first", "second"), [(range(40), range(18, 60)), (range(10), range(5, 200))])
+def test_keys_name_of_two_nodes_of_which_one_shares_less_than_half(first: range, second: range) -> None:
+    one, other = ([[f"r{number}", number % 7] for number in numbers] for numbers in (first, second))
+    for tables in ((one, other), (other, one)):
+        key = key_of(*tables, heading="name,state")
+        assert (key.columns, key.source) == (("name",), "inferred")
+        assert ("at 1 of 2 nodes most of its values are in no other version" in key.unsure) == (
+            2 * len({*first} & {*second}) < max(len(first), len(second))
+        )
+    apart = [[f"s{number}", number % 7] for number in second]
+    assert key_of(one, apart, heading="name,state").source == "position"
+
+
 def test_keys_integers_that_identify_are_said_to_be_numbers() -> None:
     rows = [[11, "x"], [25, "x"], [36, "y"]]
     key = key_of(rows, rows[::-1], [*rows, [77, "x"]], heading="nr,state")

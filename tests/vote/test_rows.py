@@ -52,6 +52,25 @@ def test_rows_of_honest_sparse_nodes_are_nearly_all_kept(nodes: str, seen: float
         assert not found.conflicts
 
 
+@pytest.mark.parametrize(("nodes", "seen"), [("ab", 0.7), ("abc", 0.7), ("abc", 0.4), ("abcde", 0.4)])
+def test_rows_of_honest_nodes_are_kept_where_few_records_tell_little(nodes: str, seen: float) -> None:
+    lost = total = 0
+    for seed in range(20):
+        keys, real = sparse(Random(f"few {nodes}{seen}{seed}"), nodes, 60, seen)
+        lost, total = lost + len(real - kept_rows(keys)[0]), total + len(real)
+    assert lost <= 0.001 * total
+
+
+@pytest.mark.parametrize("order", ["abc", "bca", "cab"])
+def test_rows_of_a_node_that_shares_little_by_chance_are_kept(order: str) -> None:
+    counts = {"abc": 25, "ab": 8, "ac": 13, "bc": 4, "a": 3, "b": 5, "c": 1}  # a draw at which nodes see 70 %
+    keys: dict[str, list[str]] = {node: [] for node in order}
+    for having, count in counts.items():
+        for node in having:
+            keys[node] += [f"{having}{number}" for number in range(count)]
+    assert len(kept_rows(keys)[0]) == sum(counts.values())
+
+
 @pytest.mark.parametrize(
     ("nodes", "seen"), [("abc", 0.7), ("abcde", 0.7), ("abcde", 0.4), ("abcdefghi", 0.3)]
 )
@@ -114,3 +133,19 @@ def test_rows_of_fewer_liars_than_equal_honest_nodes_are_never_kept(
         node: [str(key) for key in sorted(lie)] for node, lie in zip("de", lies, strict=True)
     }
     assert kept_rows(keys)[0] == set(honest)
+
+
+def test_rows_of_many_nodes_of_which_only_two_share_anything() -> None:
+    keys = {f"n{number:02}": [f"r{number}"] for number in range(60)}
+    keys["n00"].append("r1")
+    kept, found = kept_rows(keys)
+    assert kept <= {key for own in keys.values() for key in own}
+    assert found.content is not None
+
+
+def test_rows_of_nodes_that_share_nothing_are_left_out_as_not_expected() -> None:
+    kept, found = kept_rows({node: [f"{node}0", f"{node}1"] for node in "abc"})
+    assert kept == set()
+    assert found.warnings == [
+        f"{node} alone has 2 records, which are left out: about 0 such records are expected" for node in "abc"
+    ]

@@ -7,11 +7,16 @@ that these have alone are accepted as long as so many are expected. If there are
 among the sets of nodes that have more than expected; records of a set of which more than two thirds are
 surplus are not accepted.
 
+Of a single node, the expected number follows from the records that it shares with others, and the probability
+that none of the others sees a record. The latter is estimated from the others alone: a node that by chance
+shares little with them would otherwise seem to be one of many that each see little, and itself to see less.
+
 Records of a single node are left out if they are many times as many as expected. They may be several times as
 many, since sources are not independent: those that see little see what all see, or a region of their own, so
 that a node that sees more has more alone than its coverage tells. (Of random sources of the flight data, one
-in three has more than twice as many; leaving them out was worse than keeping all.) Where the others see
-nearly all, nothing is expected of one alone, and a single record is too many.
+in three has more than twice as many; leaving them out was worse than keeping all.) With few records coverage
+is a guess, so a node may have more by the standard error of that guess. Where the others see nearly all,
+nothing is expected of one alone, and a single record is too many.
 
 The arithmetic is of integers, or of the quotient of two, so that the order of nodes and the platform have no
 effect.
@@ -20,10 +25,10 @@ effect.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations
-from math import prod
+from math import isqrt, prod
 from operator import add
 from typing import TYPE_CHECKING
 
@@ -32,8 +37,9 @@ if TYPE_CHECKING:
 
 WHOLE = 10**6
 MIN_NODES = 3  # without which coverage cannot be told
-MAX_SURPLUS = 4.5  # times as many records as expected that a single node may have alone
+MAX_SURPLUS = 4  # times as many records as expected that a single node may have alone
 MIN_EXPECTED = 0.28  # records of it; if fewer are, it may have none
+STANDARD_ERRORS = 2.5  # by which the expected number may be too low
 _MAX_NAMED_SETS = 3
 _PATTERN, _RECORDS, _ACCEPTED, _SUSPECT = "pattern", "records", "accepted", "suspect"
 
@@ -54,12 +60,26 @@ class Sightings:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """The records that just these nodes have. `expected`: how many are expected, see _Level."""
+    """The records that just these nodes have. `expected`: how many are expected, see _Level.
+
+    Of a single node also, in millionths: `error` of that number, as a fraction of it, and `overall`, how many
+    records the coverage of all nodes, itself included, lets expect.
+    """
 
     pattern: str
     nodes: tuple[int, ...]
     records: int
     expected: int
+    error: int = 0
+    overall: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """How many records are expected of each node alone, in millionths, and the errors as of _Group."""
+
+    expected: Sequence[int]
+    errors: Sequence[int]
 
 
 def estimate_coverage(presence: Sequence[Series]) -> list[int]:
@@ -71,21 +91,63 @@ def estimate_coverage(presence: Sequence[Series]) -> list[int]:
     Args:
         presence: for each of at least two nodes, by place: 1 if it has the record, else 0.
     """
-    count = len(presence)
-    sizes = [int(has.sum()) for has in presence]
-    common = {
-        (one, other): int((presence[one] * presence[other]).sum())
-        for one, other in combinations(range(count), 2)
-    }
     found = []
-    for node in range(count):
-        parts = sorted(
-            common[min(node, other), max(node, other)] * WHOLE // sizes[other] if sizes[other] else WHOLE
-            for other in range(count)
-            if other != node
-        )
+    for node, own in enumerate(_parts(presence)):
+        parts = sorted(part for other, part in enumerate(own) if other != node)
         found.append(parts[len(parts) // 2])
     return found
+
+
+def _parts(presence: Sequence[Series]) -> list[list[int]]:
+    """Return for each node its part of each node's records, in millionths."""
+    count = len(presence)
+    sizes = [int(has.sum()) for has in presence]
+    parts = [[WHOLE] * count for _ in presence]
+    for one, other in combinations(range(count), 2):
+        common = int((presence[one] * presence[other]).sum())
+        for node, of in ((one, other), (other, one)):
+            if sizes[of]:
+                parts[node][of] = common * WHOLE // sizes[of]
+    return parts
+
+
+def _expect_alone(presence: Sequence[Series]) -> _Alone:
+    """Return how many records are expected of each node alone, by the coverage that the others have.
+
+    If others lack a record with probability q, a node with n records that others have too is expected to have
+    (n + 1) * q / (1 - q) more (if all numbers of records are as likely before).
+
+    Args:
+        presence: as of `estimate_coverage`, of at least three nodes.
+    """
+    count, parts, seen = len(presence), _parts(presence), reduce(add, presence)
+    total, whole = int((seen > 0).sum()), WHOLE ** (count - 1)
+    ordered = [
+        sorted((part, other) for other, part in enumerate(own) if other != node)
+        for node, own in enumerate(parts)
+    ]
+    places = [{other: place for place, (_, other) in enumerate(own)} for own in ordered]
+    expected, errors = [], []
+    for node, has in enumerate(presence):
+        lacking, variance = 1, 0
+        for other in range(count):
+            if other != node:
+                share = _median_without(places[other][node], ordered[other])
+                lacking *= WHOLE - share
+                variance += share * WHOLE // max(WHOLE - share, 1)
+        alone = int((has * (seen == 1)).sum())
+        shared = int(has.sum()) - alone
+        found = (shared + 1) * lacking * WHOLE // max(whole - lacking, 1)
+        expected.append(min(found, total * WHOLE))
+        errors.append(isqrt(variance * WHOLE // max(total - alone, 1)))
+    return _Alone(expected, errors)
+
+
+def _median_without(place: int, ordered: Sequence[tuple[int, int]]) -> int:
+    """Return the median of the parts but for the one at a place."""
+    last = len(ordered) - 2
+    low, high = (ordered[at + (at >= place)][0] for at in (last // 2, (last + 1) // 2))
+    return (low + high) // 2
 
 
 def judge_sightings(presence: Sequence[Series], names: Sequence[str]) -> Sightings:
@@ -105,17 +167,28 @@ def judge_sightings(presence: Sequence[Series], names: Sequence[str]) -> Sightin
     places = marks.select(polars.concat_str(polars.all()).alias(_PATTERN))
     is_few = (2 * seen < count) & (seen > 0)
     patterns = places.filter(is_few)[_PATTERN].value_counts(name=_RECORDS).sort(_PATTERN)
+    alone = _expect_alone(presence)
     levels: dict[int, list[_Group]] = {}
     for pattern, records in patterns.iter_rows():
         nodes = tuple(at for at, mark in enumerate(pattern) if mark == "1")
         lacking = prod(WHOLE - share for at, share in enumerate(coverage) if at not in nodes)
         expected = int((seen > len(nodes)).sum()) * lacking * prod(coverage[at] for at in nodes)
-        levels.setdefault(len(nodes), []).append(_Group(pattern, nodes, records, expected))
+        group = _Group(pattern, nodes, records, expected)
+        if len(nodes) == 1:
+            overall = expected * WHOLE // max(sum(chances[2:]), 1)
+            group = replace(
+                group, expected=alone.expected[nodes[0]], error=alone.errors[nodes[0]], overall=overall
+            )
+        levels.setdefault(len(nodes), []).append(group)
     judged: list[tuple[str, bool, bool]] = []
     notes: list[str] = []
     warnings: list[str] = []
     for few, groups in sorted(levels.items()):
-        level = _Level(groups, int((seen > few).sum()) * chances[few], max(sum(chances[few + 1 :]), 1))
+        level = (
+            _Level(groups, sum(alone.expected), WHOLE)
+            if few == 1
+            else _Level(groups, int((seen > few).sum()) * chances[few], max(sum(chances[few + 1 :]), 1))
+        )
         verdicts = level.judge()
         judged += [(group.pattern, *verdict) for group, verdict in zip(groups, verdicts, strict=True)]
         notes += _describe_accepted(level, verdicts, coverage)
@@ -174,10 +247,9 @@ class _Level:
         others.
         """
         others, expected = self.records - group.records, self.expected - group.expected
-        mean = group.expected / self.unit
-        if self.unit <= expected < others * self.unit:
-            mean = group.expected * others / expected
-        return records > MAX_SURPLUS * mean or (records > 0 and mean < MIN_EXPECTED)
+        ratio = others * self.unit / expected if self.unit <= expected < others * self.unit else 1.0
+        most = MAX_SURPLUS * group.expected / self.unit * (1 + STANDARD_ERRORS * group.error / WHOLE)
+        return records > most * ratio or (records > 0 and group.overall < MIN_EXPECTED * WHOLE / ratio)
 
 
 def _describe_accepted(
@@ -200,7 +272,7 @@ def _describe_suspects(
 ) -> Iterator[str]:
     """Say who has more records of few nodes than chance explains."""
     suspects = sorted(
-        (-group.records, sorted(names[at] for at in group.nodes), group.expected)
+        (-group.records, sorted(names[at] for at in group.nodes), min(group.expected, group.overall))
         for group, (_, suspect) in zip(level.groups, verdicts, strict=True)
         if suspect
     )

@@ -1,7 +1,8 @@
 """Infers which columns identify records: text before numbers, and never what nodes measure.
 
 A candidate must be unique in most versions, and most versions must share at least half of its values with
-most others. Candidates, in this order:
+most others. Of columns with a typical name, half of the versions may do so, if no text is shared as far.
+Candidates, in this order:
 
     columns with a typical name        id, key, name, path … then those that end in one: repo_id, hostName
     times with a typical name          date, time, timestamp …
@@ -204,10 +205,7 @@ class _Versions:
                 reasons.append(_alike(tables, key, folded, same=is_same))
             if is_same:
                 key, sharing = folded, far
-        reach = sharing.met if candidate.sparse else sharing.shared
-        if (sharing.total and 2 * reach <= sharing.total) or self._is_measured(
-            candidate, key, tables, votes, kinds
-        ):
+        if not _is_shared(candidate, sharing) or self._is_measured(candidate, key, tables, votes, kinds):
             return None
         doubts = self._doubts(candidate, lacking, sharing)
         return _Found(candidate, key, lacking, sharing, [*reasons, *doubts])
@@ -302,7 +300,10 @@ class _Versions:
         doubts = []
         if candidate.numbers:
             doubts.append("only with numbers the records can be told apart")
-        if candidate.sparse:
+        if candidate.sparse and 2 * sharing.met == sharing.total:
+            alone = f"{sharing.total - sharing.met} of {sharing.total} nodes"
+            doubts.append(f"at {alone} most of its values are in no other version")
+        elif candidate.sparse:
             doubts.append("most of its values are in the versions of a minority")
         elif _BARELY * sharing.shared < sharing.total * (_BARELY - 1):
             doubts.append(f"only {sharing.shared} of {sharing.total} nodes share most of its values")
@@ -385,6 +386,18 @@ class _Versions:
                 does = "does, but looks" if len(names) == 1 else "together do, but look"
                 return f"{why}; {shown} {does} measured: declare key: [{shown}] if that is wrong"
         return why
+
+
+def _is_shared(candidate: Candidate, sharing: Sharing) -> bool:
+    """True if enough versions share a candidate's values.
+
+    Of two nodes that see a part of all records, one may have less than half of its own in common with the
+    other, so half of the versions are enough for a name that says that it identifies.
+    """
+    if candidate.sparse and candidate.trusted:
+        return 2 * sharing.met >= sharing.total
+    reach = sharing.met if candidate.sparse else sharing.shared
+    return 2 * reach > sharing.total or not sharing.total
 
 
 def _is_unique_by_chance(key: Key, tables: Sequence[DataFrame]) -> bool:
