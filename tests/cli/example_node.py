@@ -329,7 +329,7 @@ def answer_secrets(gateway: RememberingGateway) -> None:
     kept = example(secret.SecretState, name=SECRET, used_by=[f"{PIPELINE}/{TOOL}"])
     gateway.keep("/secrets", kept)
     gateway.answer("PUT", f"/secrets/{SECRET}", kept, 201)
-    gateway.answer("POST", "/secrets/rotate", {"secrets": 1})
+    gateway.answer("POST", "/secrets/keys/rotate", {"secrets": 1})
 
 
 def a_catalogue_entry() -> Json:

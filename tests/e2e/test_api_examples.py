@@ -35,6 +35,7 @@ BEFORE_RUNS = (
     "external.write",
     "insights.list",
     "cron.preview",
+    "secrets.set",
     "rules.add",
     "rules.put",
 )

@@ -36,7 +36,7 @@ RunId = Annotated[
 StepQuery = Annotated[
     str | None, Query(max_length=64, description="Name or number from 0; default: the latest that ran")
 ]
-SecretName = Annotated[Name, Path(description="Name of the secret")]
+SecretName = Annotated[Name, Path(description="Name of the secret", examples=["github-token"])]
 AttemptQuery = Annotated[int | None, Query(ge=1, le=1000, description="Default: the latest")]
 MAX_LINES = 1000
 
@@ -168,7 +168,10 @@ async def remove_secret(request: Request, name: SecretName) -> Response:
 
 
 @router.post(
-    "/secrets/rotate", name="secrets.rotate", tags=["secrets"], summary="Encrypt all secrets with a new key"
+    "/secrets/keys/rotate",
+    name="secrets.rotate",
+    tags=["secrets"],
+    summary="Encrypt all secrets with a new key",
 )
 async def rotate_secrets(request: Request) -> SecretsRotated:
     """The old key is removed. Their values stay as they are."""

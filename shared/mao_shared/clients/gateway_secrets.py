@@ -33,4 +33,4 @@ class SecretCalls:
 
     def rotate(self) -> int:
         """Encrypt all secrets with a new key, and remove the old one. Return how many there are."""
-        return self.http.call("POST", "/secrets/rotate", SecretsRotated).secrets
+        return self.http.call("POST", "/secrets/keys/rotate", SecretsRotated).secrets

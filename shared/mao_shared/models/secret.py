@@ -44,7 +44,7 @@ def _check_targets(refs: list[SecretRef], info: ValidationInfo) -> list[SecretRe
 # Omitted when empty: a version that does not know it writes and hashes the same document.
 SecretRefs = Annotated[
     list[SecretRef],
-    Field(max_length=MAX_SECRETS, exclude_if=lambda refs: not refs, examples=[[{"secret": "github-token"}]]),
+    Field(max_length=MAX_SECRETS, exclude_if=lambda refs: not refs),
     AfterValidator(_check_targets),
 ]
 
@@ -80,6 +80,6 @@ class SecretState(Record):
 
 
 class SecretsRotated(Record):
-    """Result of `POST /secrets/rotate`."""
+    """Result of `POST /secrets/keys/rotate`."""
 
     secrets: int = Field(description="Number of secrets that were encrypted with the new key")

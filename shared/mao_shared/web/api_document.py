@@ -28,6 +28,7 @@ TAGS = {
     "external data": "Values of programs that are no tools of a pipeline, and the insights of tools.",
     "alarms": "Alarms, the control metrics that they watch, and the webhooks that they are sent to.",
     "notifications": "Who is told about alarms: channels, rules and heartbeats, and the messages to them.",
+    "secrets": "Passwords and keys that this node keeps for tools; no response has their values.",
     "images": "Images on this node's engine.",
     "engine": "The container engine.",
     "nodes": "Nodes that are present.",
