@@ -71,7 +71,7 @@ class SealedSecrets:
                 f"The file {self._path} contains no usable key.",
                 code="secret-key-unusable",
                 next="Restore the old file. Without it, move the file away, and set all secrets again "
-                "('maoctl secret list', 'maoctl channel list', 'maoctl webhook list').",
+                "('maoctl secret get', 'maoctl alarm channel get', 'maoctl webhook get').",
             ) from error
 
 

@@ -120,7 +120,7 @@ class Secrets:
             if (await self._records.page()).unreadable:
                 raise Conflict(
                     "A secret's record cannot be read, so the old key is kept.",
-                    next="Set or remove it ('maoctl secret list'), then rotate again.",
+                    next="Set or remove it ('maoctl secret get'), then rotate again.",
                 )
             await asyncio.to_thread(self._sealed.drop_old_keys)
         log.info("secrets.rotated", count=len(stored))
