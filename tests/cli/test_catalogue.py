@@ -290,3 +290,13 @@ def test_catalogue_show_federation_of_file(maoctl: Maoctl, gateway: RememberingG
     assert "maoctl federation join" in done.err
     missing = maoctl("catalogue", "show", "Hup", "--kind", "federations", "--from", str(lab))
     assert missing.code == ExitCode.NOT_FOUND
+
+
+def test_catalogue_install_sends_the_digest_of_what_was_shown(
+    maoctl: Maoctl, gateway: RememberingGateway
+) -> None:
+    gateway.answer("POST", "/catalogue/plan", READY | {"digest": "c0ffee"})
+    gateway.answer("POST", "/catalogue/install", INSTALLED)
+    done = maoctl("catalogue", "install", "survey")
+    assert done.code == 0, done.err
+    assert [sent.get("digest") for sent in bodies(gateway, "install")] == ["c0ffee"]

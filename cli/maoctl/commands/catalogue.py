@@ -335,7 +335,9 @@ def _install(
     if _is_blocked(planned):
         raise _not_installed(planned)
     with working("Pulling the images"):
-        installed = session.client.catalogue.install(request)
+        installed = session.client.catalogue.install(
+            request.model_copy(update=records.given(digest=planned.digest))
+        )
     for item in installed.items:
         if item.kind in ("tool", "dataset", "pipeline"):
             say(f"{item.kind}/{item.name} {item.state}")

@@ -94,6 +94,7 @@ class CatalogueEntry(Record):
     `unusable` (`faults`, or an item that is refused); `information` (a federation, which is joined by
     invitation). `notes`: fields that mean something else here, or nothing. `cron`, `timezone`: the schedule
     that the entry proposes, which is not installed. `definition`: the record to be registered; not in lists.
+    `digest`: of all that the catalogue says about the entry and the tools and datasets that it names.
     """
 
     kind: CatalogueKind
@@ -109,6 +110,7 @@ class CatalogueEntry(Record):
     timezone: str | None = None
     contacts: list[str] = Field(default_factory=list)
     definition: dict[str, Any] | None = None
+    digest: str | None = None
 
     @property
     def called(self) -> str:
@@ -148,13 +150,14 @@ class InstallRequest(InstallChoices):
     """Body of `POST /catalogue/install` and `/catalogue/plan`: an entry, and what is given for it.
 
     `source`: a configured catalogue, needed if several have the entry; `catalogue`: entries sent by the
-    caller in place of it.
+    caller in place of it. `digest`: of the entry as it was shown; another one is not installed.
     """
 
     name: NameOrTitle
     kind: InstallableKind = "pipelines"
     source: Name | None = None
     catalogue: CatalogueContent | None = None
+    digest: str | None = Field(default=None, max_length=64)
 
 
 class CatalogueSearch(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -221,6 +222,30 @@ async def test_install_incomplete_writes_nothing(
     assert problem["items"]
     assert await registered(quick_api) == NOTHING
     assert (services.made, services.pinned()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("tools", {"image": "evil/crawler:1"}),
+        ("tools", {"command": ["--other"]}),
+        ("datasets", {"master": "git@git.example.org:mao/other.git"}),
+        ("pipelines", {"description": "Something else."}),
+    ],
+)
+async def test_install_of_what_was_not_shown_is_refused(
+    quick_api: httpx.AsyncClient, kind: str, change: dict[str, Any]
+) -> None:
+    shown = (await quick_api.post("/catalogue/plan", json=body(local=True))).json()
+    entries = copy.deepcopy(LAB)
+    index = next(at for at, one in enumerate(LAB[kind]) if one["name"] in ("crawler", "sums", "Hub survey"))
+    entries[kind][index] |= change
+    now = body(local=True, catalogue=entries)
+    refused = await quick_api.post("/catalogue/install", json=now | {"digest": shown["digest"]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "catalogue-changed")
+    assert await registered(quick_api) == NOTHING
+    done = await quick_api.post("/catalogue/install", json=body(local=True, digest=shown["digest"]))
+    assert done.status_code == 200
 
 
 async def test_install_differing_tool(quick_api: httpx.AsyncClient) -> None:

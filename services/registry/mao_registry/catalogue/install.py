@@ -17,7 +17,7 @@ from mao_registry.consent.enrolments import Enrolments, Terms
 from mao_registry.node_services import NodeServices
 from mao_registry.records.collection import Collection
 from mao_registry.records.stores import Repositories
-from mao_shared.errors import InvalidInput, MaoError, NotFound, Unavailable
+from mao_shared.errors import Conflict, InvalidInput, MaoError, NotFound, Unavailable
 from mao_shared.models import Dataset, Pipeline, PipelineInit, Tool
 from mao_shared.models.catalogue import (
     CatalogueContent,
@@ -29,7 +29,7 @@ from mao_shared.models.catalogue import (
 )
 
 from .entries import Catalogue, Entry, read_catalogue
-from .plan import Known, Plan, make_plan, shown_entry
+from .plan import Known, Plan, entry_digest, make_plan, shown_entry
 from .sources import Sources
 
 SENT = "(in the request)"  # the source of entries that a caller sent
@@ -69,29 +69,36 @@ class Installer:
         """Return entries with what an installation would do, for a list."""
         known = await self._known(found, choices)
         return [
-            shown_entry(one.catalogue.source, one.entry, make_plan(one.entry, one.catalogue, known, choices))
+            shown_entry(one.catalogue, one.entry, make_plan(one.entry, one.catalogue, known, choices))
             for one in found
         ]
 
     async def show(self, found: Found, choices: InstallChoices) -> CatalogueEntry:
         """Return an entry with its record and what an installation would do."""
         plan = await self._make_plan(found, choices)
-        return shown_entry(found.catalogue.source, found.entry, plan, definition=True)
+        return shown_entry(found.catalogue, found.entry, plan, definition=True)
 
     async def install(self, request: InstallRequest) -> CatalogueEntry:
         """Install an entry; return what was done.
 
-        Raises InvalidInput (`catalogue-incomplete`) if something is missing, before anything is written, and
-        the errors of registering by hand.
+        Before anything is written, raises InvalidInput (`catalogue-incomplete`) if something is missing, and
+        Conflict (`catalogue-changed`) if the entry was shown otherwise. Also raises the errors of registering
+        by hand.
         """
         found = await self.find(request.kind, request.name, request.source, request.catalogue)
+        if request.digest not in (None, entry_digest(found.entry, found.catalogue)):
+            raise Conflict(
+                f"The catalogue now says something else about {found.entry.name!r} than what was shown.",
+                code="catalogue-changed",
+                next=f"See what it says now, then install it again: maoctl catalogue show {found.entry.name}",
+            )
         plan = await self._make_plan(found, request)
         if plan.blocking:
             raise _incomplete(found.entry, plan.blocking)
         if plan.state != "installed":
             await self._prepare(plan, request)
             await self._write(plan, request)
-        shown = shown_entry(found.catalogue.source, found.entry, plan, definition=True)
+        shown = shown_entry(found.catalogue, found.entry, plan, definition=True)
         return shown.model_copy(update={"state": "installed"})
 
     async def find(

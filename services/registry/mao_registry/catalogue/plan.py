@@ -7,6 +7,8 @@ only what determines its runs is compared.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -357,7 +359,20 @@ def _plan_privileges(
             plan.add("privilege", word, "missing", asks, next=f"Grant it on this node: --agree '{word}'")
 
 
-def shown_entry(source: str, entry: Entry, plan: Plan, *, definition: bool = False) -> CatalogueEntry:
+def entry_digest(entry: Entry, catalogue: Catalogue) -> str:
+    """Return a digest (128 bits) of all that a catalogue says about an entry and what it names."""
+    named: list[Entry | None] = [entry]
+    if isinstance(entry.record, Pipeline):
+        steps = entry.record.steps
+        named += [catalogue.find("tools", name) for name in sorted({step.tool for step in steps})]
+        named += [catalogue.find("datasets", name) for name in sorted(set(_datasets(steps)))]
+    records = [one.record.model_dump(mode="json") for one in named if one is not None and one.record]
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def shown_entry(
+    catalogue: Catalogue, entry: Entry, plan: Plan, *, definition: bool = False
+) -> CatalogueEntry:
     """Return an entry with its plan, as the API shows it. `definition`: also the record to be registered."""
     record: Named | None = plan.pipeline or entry.record
     return CatalogueEntry(
@@ -365,7 +380,7 @@ def shown_entry(source: str, entry: Entry, plan: Plan, *, definition: bool = Fal
         name=entry.name,
         title=entry.title,
         description=entry.description,
-        source=source,
+        source=catalogue.source,
         state=plan.state,
         faults=list(entry.faults),
         notes=list(entry.notes),
@@ -374,4 +389,5 @@ def shown_entry(source: str, entry: Entry, plan: Plan, *, definition: bool = Fal
         timezone=entry.timezone,
         contacts=list(entry.contacts),
         definition=record.model_dump(mode="json", exclude_unset=True) if definition and record else None,
+        digest=entry_digest(entry, catalogue),
     )

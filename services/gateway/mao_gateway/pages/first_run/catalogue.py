@@ -187,8 +187,7 @@ def install_body(fields: dict[str, str]) -> dict[str, Any]:
     body["agree"] = [word for key, word in sorted(fields.items()) if key.startswith("agree-")]
     if existing := fields.get("existing"):
         body["existing"] = existing
-    if source := fields.get("source"):
-        body["source"] = source
+    body |= {name: fields[name] for name in ("source", "digest") if fields.get(name)}
     return body
 
 
