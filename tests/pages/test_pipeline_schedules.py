@@ -137,7 +137,9 @@ async def test_pipeline_change_keeps_other_settings(node: NativeNode, made: Made
                 f"maoctl job remove {old['id']} --yes",
             ]
         )
-        await expect(page.locator("#schedule-preview")).to_contain_text("only if it is resumed first")
+        await expect(page.locator("#schedule-preview")).to_contain_text(
+            "The ticks of the pause are recorded as missed"
+        )
         await page.get_by_role("button", name="Change to these times").click()
         await said(page, "Changed: 0 5 * * * in UTC.")
     [job] = jobs_of(node, made)

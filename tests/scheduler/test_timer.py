@@ -113,6 +113,55 @@ async def test_timer_records_pause_when_it_ends(store: Store, clock: ManualClock
     assert [run.covers.count for run in runs if run.covers] == [7]
 
 
+@pytest.mark.parametrize("minutes", [0, 2, 10])
+async def test_timer_records_pause_when_its_schedule_is_removed(
+    store: Store, clock: ManualClock, minutes: int
+) -> None:
+    plan = schedule(max_catch_up=3, catch_up="all")
+    await put(store, enrolment(), plan)
+    async with scheduler(store, clock) as made:
+        await made.jobs.pause(plan.id)
+        clock.turn(minutes=minutes)
+        await made.jobs.remove(plan.id, None)
+        clock.turn(minutes=1)
+        await made.timer.record_due_ticks()
+    runs = await all_runs(store)
+    assert {run.missed for run in runs} <= {"paused"}
+    assert sum(run.covers.count if run.covers else 1 for run in runs) == minutes
+    assert await mark(store, plan.id) is None
+
+
+async def test_timer_records_pause_once_if_the_removal_is_repeated(store: Store, clock: ManualClock) -> None:
+    plan = schedule(max_catch_up=3, catch_up="all")
+    await put(store, enrolment(), plan)
+    async with scheduler(store, clock) as made:
+        await made.jobs.pause(plan.id)
+        clock.turn(minutes=8)
+        stored = made.schedules.get(plan.id)
+        assert stored is not None
+        await made.timer.record_pause(stored.record)  # and killed before it removes the schedule
+    clock.turn(minutes=2)
+    async with scheduler(store, clock) as made:
+        await made.jobs.remove(plan.id, None)
+    runs = await all_runs(store)
+    assert sum(run.covers.count if run.covers else 1 for run in runs) == 10
+
+
+async def test_timer_removed_pause_leaves_ticks_of_another_schedule_alone(
+    store: Store, clock: ManualClock
+) -> None:
+    plan, other = schedule(), schedule("*/2 * * * *", id="crawler-2")
+    await put(store, enrolment(), plan, other)
+    async with scheduler(store, clock) as made:
+        await made.jobs.pause(plan.id)
+        clock.turn(minutes=4)
+        await made.timer.record_due_ticks()
+        await made.jobs.remove(plan.id, None)
+    runs = sorted(await all_runs(store), key=lambda run: run.scheduled_for or START)
+    assert ticks(runs) == [1, 2, 3, 4]
+    assert [run.missed == "paused" for run in runs] == [True, False, True, False]
+
+
 @pytest.mark.parametrize(
     ("catch_up", "expected"),
     [

@@ -64,10 +64,7 @@ def resume(context: typer.Context, job: JobArgument, output: OutputOption = None
 
 @app.command(epilog=example("maoctl job remove daily-3f2a1c --yes"))
 def remove(context: typer.Context, job: JobArgument, yes: YesOption = False) -> None:
-    """Remove a job; its runs stay.
-
-    The ticks of a pause are not recorded: resume a paused job first if they should be.
-    """
+    """Remove a job; its runs stay, and the ticks of a pause are recorded as missed."""
     session = get_session(context)
     records.remove(session, session.client.jobs, JOB, job, yes)
 

@@ -110,13 +110,13 @@ def make_scheduler(
     history = TickHistory(forgotten, Records(store, keys.remembered_prefix(node), Remembered, unreadable))
     marks = TickMarks(ticks, conditions)
     lookup = EnrolmentLookup(enrolments.records, federation)
-    jobs = JobCommands(node, schedules, runs, marks, lookup, clock)
     turns = Turns(Records(store, keys.turns_prefix(node), Turn, unreadable), mirror)
     no_tick_due = asyncio.Event()
     no_tick_due.set()
     timer = Timer(
         node, schedules, enrolments, mirror, marks, clock, metrics, no_tick_due, forgotten, runs, conditions
     )
+    jobs = JobCommands(node, schedules, runs, marks, lookup, clock, timer.record_pause)
     health = HealthMonitor(mirror, runs, clock, settings.late_after, no_tick_due, unreadable, conditions)
     policy = RetentionPolicy(
         settings.keep_runs, timedelta(days=settings.keep_days), timedelta(seconds=settings.settle_after)

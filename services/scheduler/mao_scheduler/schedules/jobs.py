@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from itertools import islice
@@ -27,7 +27,7 @@ EXISTS = 0  # in place of a revision: a schedule with this id exists already
 
 
 class JobCommands:
-    """Commands on the schedules of one node."""
+    """Commands on the schedules of one node. `record_pause`: see `Timer.record_pause`."""
 
     def __init__(
         self,
@@ -37,7 +37,9 @@ class JobCommands:
         marks: TickMarks,
         enrolments: EnrolmentLookup,
         clock: Clock,
+        record_pause: Callable[[Schedule], Awaitable[None]],
     ) -> None:
+        self._record_pause = record_pause
         self._node = node
         self._mirror = schedules
         self._schedules = schedules.records
@@ -172,13 +174,17 @@ class JobCommands:
     async def remove(self, job_id: str, expected: int | None) -> None:
         """Delete the schedule and its mark, whether they can be read or not; its runs stay.
 
-        `expected`: the revision of If-Match. Raises NotFound and PreconditionFailed.
+        The ticks of a pause are recorded as missed first. `expected`: the revision of If-Match. Raises
+        NotFound and PreconditionFailed.
         """
 
         async def attempt() -> bool | None:
             entry = await self._schedules.store.get(self._schedules.prefix + job_id)
             revision = (await self.get(job_id)).revision if entry is None else entry.revision
             check_if_match(expected, revision)
+            schedule = await self.find(job_id)
+            if schedule is not None and schedule.paused:
+                await self._record_pause(schedule)
             checks = [Check(self._schedules.prefix + job_id, revision)]
             deletes = [
                 Delete(self._schedules.prefix + job_id),

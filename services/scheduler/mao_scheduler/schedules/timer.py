@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from mao_scheduler.metrics import SchedulerMetrics
 from mao_shared.clock import Clock
 from mao_shared.conditions import Conditions
-from mao_shared.errors import Unavailable
+from mao_shared.errors import InvalidInput, Unavailable
 from mao_shared.logs import get_logger
 from mao_shared.models import Enrolment, Run, Schedule, tick_run_id
 from mao_shared.models.node import Restored
@@ -25,7 +25,7 @@ from mao_shared.reconcile import Backoff, Guard, Mirror, every, until_done
 from mao_shared.runs.records import RunRecords
 from mao_shared.store import Put, Records, dump
 
-from .due import DueTicks, decide_ticks, undecided_after
+from .due import DueTicks, decide_ticks, schedule_cron, undecided_after
 from .marks import RestoreStatus, TickMarks
 from .new_runs import NewRun, RunCreator, prepare_tick, summary_run, tick_run
 from .tick_queue import ScheduleEntry, SharedTicks, TickQueue
@@ -40,6 +40,7 @@ PREPARED_PER_SLICE = 20  # ticks prepared before other tasks run
 SAVE_DELAY = 2.0  # seconds in which advanced marks are collected before they are saved
 FIRST_BACKOFF = 0.2  # seconds until the second attempt while the store is unavailable
 MAX_BACKOFF = 2.0  # seconds
+PAUSE_ATTEMPTS = 3  # a summary and its mark may lose a race
 RETRY_DELAY = 5.0  # seconds until a failed schedule is retried, doubled each time
 
 
@@ -133,6 +134,22 @@ class Timer:
                 self._no_tick_due.set()
                 for entry in due:  # ticks that could not be written are due again
                     self._requeue(entry)
+
+    async def record_pause(self, schedule: Schedule) -> None:
+        """Record the ticks of a pause that ends because its schedule is removed. Raises Unavailable.
+
+        May be repeated. A schedule whose ticks cannot be told, because its zone is unknown here, has none.
+        """
+        now = self._clock.now()
+        changes = {"paused": False, "paused_at": schedule.paused_at or schedule.created_at, "resumed_at": now}
+        ended = schedule.model_copy(update=changes)
+        with suppress(InvalidInput):
+            entry = ScheduleEntry(ended, schedule_cron(ended))
+            for _ in range(PAUSE_ATTEMPTS):
+                due = self._due(entry, now)
+                if not due.ticks and due.summary is None:
+                    return
+                await self._decide_and_write([entry], now)
 
     def next_due(self) -> datetime | None:
         """Return the time of the next tick."""
