@@ -25,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mao_shared.models.common import Timestamp
 
+NOT_RECORDED = "(not recorded)"
 BEGIN = "=== Do not change lines below ==="
 END = "^^^ Do not change lines above ^^^"
 _TRAILER = re.compile(r"^(MAO-Run|MAO-Step): (\S+)$", re.MULTILINE)
@@ -57,6 +58,14 @@ def read_step_record(message: str) -> dict[str, Any] | None:
     except (ValueError, AttributeError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def recorded_env(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables of a step's record; most records have only their names, without values."""
+    env = record.get("env")
+    if isinstance(env, dict):
+        return {str(name): str(value) for name, value in env.items()}
+    return dict.fromkeys(map(str, env), NOT_RECORDED) if isinstance(env, list) else {}
 
 
 def read_manifest(record: Mapping[str, Any] | None) -> tuple[int, int] | None:

@@ -187,7 +187,7 @@ def test_steps_command_of_tool_cannot_forge_record() -> None:
     ("is_recorded", "env", "options"),
     [
         (False, ["PGPASS", "TOKEN", "YEARS"], "-e PGPASS -e TOKEN -e YEARS "),
-        (True, {"PGPASS": "x", "TOKEN": "•••", "YEARS": "2024"}, "-e PGPASS=x -e TOKEN -e YEARS=2024 "),
+        (True, {"PGPASS": "•••", "TOKEN": "•••", "YEARS": "2024"}, "-e PGPASS -e TOKEN -e YEARS=2024 "),
     ],
 )
 def test_steps_values_are_recorded_only_where_asked_for(is_recorded: bool, env: object, options: str) -> None:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from mao_datamgmt import provenance
 from mao_datamgmt.context import Context
 from mao_git import Clone, LogEntry
-from mao_shared.commit_messages import read_step_record
+from mao_shared.commit_messages import read_step_record, recorded_env
 from mao_shared.models import GROUND_TRUTH, Enrolment, Failure, ResolvedStep, Run, StepRun
 from mao_shared.models.check import quarantine_branch, results_from_record
 from mao_shared.models.node import RESTORED, Restored, unknown_since
@@ -33,7 +33,7 @@ _TO_PUBLISH = (StepPhase.EXITED, StepPhase.PUBLISHING)
 _PASSED = (StepPhase.SUCCEEDED, StepPhase.SKIPPED)
 _PASSED_BY = "The datasets' history has nothing of it, and the steps behind it went well."
 _RUN_FACTS = ("pipeline", "node", "trigger", "retry_of", "schedule", "scheduled_for", "created_at")
-_STEP_FACTS = ("tool", "image", "command", "env", "limits", "network", "privileges")
+_STEP_FACTS = ("tool", "image", "command", "limits", "network", "privileges", "secrets")
 
 
 Commits = dict[tuple[str, str], tuple[LogEntry, dict[str, Any]]]
@@ -241,8 +241,9 @@ def _reconstruct_step(found: StepCommit, known: Run | None, enrolment: Enrolment
     try:
         pinned = record["image"]["pinned"]
         spec = next((s for s in planned if s.name == found.step and s.image.pinned == pinned), None)
-        if spec is None:  # built from the record, in which values that look like secrets are masked
+        if spec is None:  # built from the record, which hardly has values of variables
             facts = {name: record[name] for name in _STEP_FACTS if record.get(name) is not None}
+            facts["env"] = recorded_env(record)
             facts["output"] = {"name": found.dataset, "master": found.master, "branch": output["branch"]}
             if source is not None:
                 facts["input"] = {"name": source["dataset"], "master": "", "branch": source["branch"]}

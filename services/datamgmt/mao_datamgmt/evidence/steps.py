@@ -14,7 +14,7 @@ from mao_datamgmt.datasets import clones
 from mao_datamgmt.datasets.clones import dataset_names
 from mao_datamgmt.provenance import WrittenFiles
 from mao_git import Clone, ContentStream, RepositoryError
-from mao_shared.commit_messages import read_step_record
+from mao_shared.commit_messages import read_step_record, recorded_env
 from mao_shared.errors import Conflict, MaoError, NotFound
 from mao_shared.models import Run, StepRun, format_time, is_name
 from mao_shared.states import RUN_ENDED, StepPhase
@@ -150,9 +150,8 @@ def _find_commits(clone: Clone, tip: str, run_id: str) -> Iterator[str]:
 
 
 def _current_form(record: dict[str, Any]) -> dict[str, Any]:
-    """Convert a record to the current format: older ones contain only the names of variables."""
-    env = record.get("env")
-    return {**record, "env": env if isinstance(env, dict) else dict.fromkeys(env or [], "(not recorded)")}
+    """Give every variable of a record a value: most records contain only names."""
+    return {**record, "env": recorded_env(record)}
 
 
 def read_message(clone: Clone, commit: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mao_gateway.pages.formats import plural, size, span
-from mao_shared.commit_messages import BEGIN, END, read_manifest, read_origin, read_step_record
+from mao_shared.commit_messages import BEGIN, END, read_manifest, read_origin, read_step_record, recorded_env
 from mao_shared.models import OutputFile
 from mao_shared.models.dataset import CommitInfo, FileDifference
 from mao_shared.text import harmless
@@ -127,7 +127,7 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         "Image": [*_values(image, "name", "pinned", "platform")],
         "Tool": [*_values(record, "tool")],
         "Command": _command(record.get("command")),
-        "Environment": _pairs(_map(record, "env"), "="),
+        "Environment": _pairs(recorded_env(record), "="),
         "Limits": [", ".join(_limits(_map(record, "limits")))],
         "Network": [*_values(record, "network")],
         "Privileges": _pairs(_map(record, "privileges"), " "),
