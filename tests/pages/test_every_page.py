@@ -59,6 +59,7 @@ ADDRESSES: dict[str, dict[str, str]] = {
     "/ui/agreement/{dataset}/{round_id}": {"round": f"/ui/agreement/charts/{ROUND}"},
     "/ui/agreement/{dataset}/{round_id}/cell": {"cell": CELL},
     "/ui/alarms": {"alarms": "/ui/alarms"},
+    "/ui/alarms/webhooks": {},  # leads to the alarms
     "/ui/federation": {"federation": "/ui/federation"},
     "/ui/audit": {"audit": "/ui/audit"},
     "/public/{dataset}": {"public": "/public/rivers"},

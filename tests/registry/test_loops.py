@@ -123,6 +123,7 @@ async def test_loop_continues_after_exception(
 ) -> None:
     monkeypatch.setattr("mao_registry.consent.trust.SETTLE_TIME", 0.01)
     monkeypatch.setattr("mao_registry.peers.silent.CHECK_PERIOD", 0.01)
+    monkeypatch.setattr("mao_registry.peers.silent.FIRST_CHECK_SECONDS", 0.01)
     part, method, run, poke = LOOPS[loop](repositories, conditions)
     assert loop in await check_loop_survives(part, method, run, conditions, poke=poke)
 

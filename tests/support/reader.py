@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, Request, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, async_playwright
 
 from .evidence import REPO
 
@@ -72,11 +72,15 @@ class Reader:
         page = await self.context.new_page()
         await page.set_viewport_size({"width": width, "height": 900})
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
+        page.on("console", self._note_message)
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("request", self._check_request)
         await page.goto(path)
         return page
+
+    def _note_message(self, said: ConsoleMessage) -> None:
+        if said.type == "error":
+            self.faults.append(f"{said.text} at {said.location.get('url')}")
 
     def _check_request(self, request: Request) -> None:
         if not request.url.startswith((self.url + "/", "data:")):
@@ -131,7 +135,7 @@ async def look_at(
             await page.close()
     if status >= 400:
         reader.faults = [fault for fault in reader.faults if f"status of {status}" not in fault]
-    assert reader.faults == []
+    assert reader.faults == [], reader.faults
 
 
 @asynccontextmanager

@@ -85,7 +85,7 @@ def shell(tool_image: str, script: str, **changes: Any) -> Run:
 REFS = [SecretRef(secret="token"), SecretRef(secret="token", env="TOKEN")]
 SHOW = (
     "stat -c %a /run/secrets /run/secrets/token; cat /run/secrets/token; echo; echo $TOKEN; "
-    "cat /run/secrets/token | base64; touch /run/secrets/x && echo written; "
+    "cat /run/secrets/token | base64; touch /run/secrets/x 2>/dev/null && echo written; "
     "cat /run/secrets/token > /usr/src/app/data/seen"
 )
 

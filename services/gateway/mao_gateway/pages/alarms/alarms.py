@@ -198,6 +198,12 @@ async def put_rule(page: PageDep, request: Request) -> RedirectResponse:
     return await _save("rule", put(), fields, f"The rule {fields.get('name')} applies to alarms from now on.")
 
 
+@router.get(HERE + "/webhooks")
+async def show_webhooks() -> RedirectResponse:
+    """Lead to the alarms: the page that the form below answers with refreshes its parts from its address."""
+    return RedirectResponse(HERE + "#webhooks", status_code=303)
+
+
 @router.post(HERE + "/webhooks")
 async def add_webhook(page: PageDep, request: Request) -> Response:
     """Add a webhook; its secret is shown in the answer itself, which nothing keeps."""
