@@ -354,7 +354,8 @@ def test_prune_removes_what_is_not_declared_of_the_declared_kinds(
 
     unasked = maoctl(*prune)
     assert unasked.code == 2
-    assert "Remove tool/old, tool/older? stdin is not a terminal; use --yes." in unasked.err
+    assert "for the whole federation. Remove tool/old, tool/older?" in unasked.err
+    assert "stdin is not a terminal; use --yes." in unasked.err
     assert writes(node) == []
     assert "tool/old removed (dry run)\n" in maoctl(*prune, "--dry-run").out
     assert set(node.kept["/registry/tools"]) == {"crawler", "old", "older"}

@@ -27,6 +27,8 @@ FilesOption = Annotated[
         help="YAML or JSON; all files below a folder; - for stdin; may be repeated.",
     ),
 ]
+SHARED = ("tool", "dataset", "pipeline")
+"""Kinds of records that all nodes of a federation have in common."""
 PruneOption = Annotated[
     bool,
     typer.Option(
@@ -53,7 +55,10 @@ def apply(
     wanted = plan(read_paths(file))
     surplus = _find_surplus(session, wanted) if prune else []
     if surplus and not dry_run:
-        confirm(f"Remove {', '.join(f'{kind}/{name}' for kind, name in surplus)}?", yes)
+        question = f"Remove {', '.join(f'{kind}/{name}' for kind, name in surplus)}?"
+        if any(kind in SHARED for kind, _ in surplus):
+            question = f"Tools, datasets and pipelines go for the whole federation. {question}"
+        confirm(question, yes)
     results: list[dict[str, str]] = []
 
     def report(kind: str, name: str, result: str) -> None:
