@@ -67,6 +67,35 @@ def test_compose_schedule_runs_its_ticks(node: ComposeNode, tool_image: str) -> 
     assert len({run["scheduled_for"] for run in runs}) == len(runs)
 
 
+def test_compose_tool_gets_its_secrets(node: ComposeNode, tool_image: str) -> None:
+    value = "canary-of-compose"
+    master = node.http.post("/bare-repo/init", json={"name": "secret-remote"}).json()["master"]
+    answer = node.http.put("/secrets/token", json={"value": value})
+    assert (answer.status_code, value in answer.text) == (201, False)
+    script = "cat /run/secrets/token; echo $TOKEN; wc -c < /run/secrets/token > /usr/src/app/data/size"
+    refs = [{"secret": "token"}, {"secret": "token", "env": "TOKEN"}]
+    tool = {"name": "secretive", "image": tool_image, "command": ["sh", "-c", script], "secrets": refs}
+    for path, body in (
+        ("/registry/tools", tool),
+        ("/registry/datasets", {"name": "secretive", "master": master}),
+        ("/pipeline/init", {"tool": "secretive", "dataset": "secretive", "agree": ["secret token"]}),
+    ):
+        answer = node.http.post(path, json=body, timeout=60)
+        assert answer.is_success, answer.text
+
+    run = node.http.post("/pipeline/run", json={"name": "secretive"}).json()
+    ended = node.wait_run(run["id"])
+    assert ended["phase"] == "succeeded", ended
+    remote = node.host_path(master)
+    trusted = ("-c", f"safe.directory={remote}")
+    assert git(remote, *trusted, "show", f"{node.name}:size") == str(len(value))
+    assert node.http.get(f"/runs/{run['id']}/logs").text == "••••••\n"
+    mounts = {mount["Destination"]: mount["Source"] for mount in node.containers()["runner"]["Mounts"]}
+    folder = Path(mounts["/run/mao-secrets"]) / "files"
+    assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (10001, 0o700)
+    assert list(folder.iterdir()) == []
+
+
 def test_compose_publishes_only_gateway_and_federation_on_loopback(node: ComposeNode) -> None:
     containers = node.running()
     published = {
