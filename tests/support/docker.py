@@ -35,8 +35,11 @@ CMD ["sh", "/tool.sh"]
 """
 
 
-NETWORK = os.environ.setdefault("MAO_TOOL_NETWORK_NAME", f"mao-t{uuid.uuid4().hex[:7]}")
-"""Name of the tools' network of all nodes that this test process starts."""
+NETWORK = os.environ["MAO_TOOL_NETWORK_NAME"] = f"mao-t{uuid.uuid4().hex[:7]}"
+"""Name of the tools' network of all nodes that this test process starts.
+
+Never inherited: a worker that ends first would remove the network of the others, and their containers.
+"""
 
 
 class Engine:
