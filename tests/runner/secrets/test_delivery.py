@@ -113,7 +113,7 @@ async def test_step_gets_its_secrets_and_logs_none(
         await eventually(lambda: not (memory / "secrets" / run.id).exists())
 
     log = bench.log(run.id)
-    assert log.split("\n")[:3] == ["555", "444", "•••"]
+    assert log.split("\n")[:3] == ["755", "444", "•••"]
     assert "written" not in log
     assert CANARY not in log
     assert base64.b64encode(CANARY.encode()).decode() not in log

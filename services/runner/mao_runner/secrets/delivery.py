@@ -28,8 +28,9 @@ from .kept import Secrets
 log = get_logger(__name__)
 
 IN_MEMORY = frozenset({"tmpfs", "ramfs"})
-# The folder above keeps other users of the host out; inside its container a tool may have any uid.
-_FOLDER, _FILE = 0o555, 0o444
+# The folder above keeps other users of the host out; inside its container a tool may have any uid, and the
+# mount is read-only. The node's user, who may not be root, has to be able to remove the files.
+_FOLDER, _FILE = 0o755, 0o444
 
 
 @dataclass(frozen=True, slots=True)
