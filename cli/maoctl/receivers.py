@@ -1,4 +1,4 @@
-"""Common commands on what alarms are sent to and by which rules: get, show, remove, test."""
+"""Common commands on secrets, and on what alarms are sent to by which rules: get, show, remove, test."""
 
 from __future__ import annotations
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mao_shared.errors import InvalidInput
 from maoctl.arguments import secrets, strip_kind
-from maoctl.lookup import did_you_mean
 from maoctl.output import say
-from maoctl.session import CliSession, OutputOption, YesOption, confirm, example, get_session
+from maoctl.receivers import Receivers
+from maoctl.session import CliSession, OutputOption, YesOption, example, get_session
 from maoctl.tree import App
 from maoctl.views.secret import SECRET
+
+if TYPE_CHECKING:
+    from mao_shared.models.secret import SecretState
 
 app = App(help="Secrets that the node gives to tools.")
 
@@ -32,8 +34,9 @@ AnySecret = Annotated[
 ]
 
 
-def _similar(session: CliSession, name: str) -> AbstractContextManager[None]:
-    return did_you_mean((name, lambda: (known.name for known in session.client.secrets.list())))
+def _secrets(session: CliSession) -> Receivers[SecretState]:
+    calls = session.client.secrets
+    return Receivers(session, SECRET, calls.list, calls.get, calls.remove)
 
 
 @app.command(
@@ -75,30 +78,19 @@ def set_secret(
 @app.command("get", lists=True, epilog=example("maoctl secret get"))
 def get_secret(context: typer.Context, name: AnySecret = None, output: OutputOption = None) -> None:
     """Show the secrets and the steps that get them, never their values."""
-    session = get_session(context, output)
-    if name is None:
-        session.show(SECRET, session.client.secrets.list())
-        return
-    with _similar(session, name):
-        session.show_one(SECRET, session.client.secrets.get(name))
+    _secrets(get_session(context, output)).get(name)
 
 
 @app.command("show", epilog=example("maoctl secret show github-token"))
 def show_secret(context: typer.Context, name: SecretArgument, output: OutputOption = None) -> None:
     """Show the details of a secret, not its value."""
-    session = get_session(context, output)
-    with _similar(session, name):
-        session.describe(SECRET, session.client.secrets.get(name))
+    _secrets(get_session(context, output)).show(name)
 
 
 @app.command("remove", epilog=example("maoctl secret remove github-token --yes"))
 def remove_secret(context: typer.Context, name: SecretArgument, yes: YesOption = False) -> None:
     """Remove a secret that no enrolled pipeline uses."""
-    session = get_session(context)
-    confirm(f"Remove secret {name}?", yes)
-    with _similar(session, name):
-        session.client.secrets.remove(name)
-    say(f"secret/{name} removed")
+    _secrets(get_session(context)).remove(name, yes)
 
 
 @app.command("rotate", epilog=example("maoctl secret rotate"))

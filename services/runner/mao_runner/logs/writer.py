@@ -16,10 +16,10 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mao_runner.drivers.protocol import Driver, LogStream
 from mao_runner.labels import StepAttempt
@@ -203,7 +203,7 @@ class LogWriter:
         data_dir: DataDir,
         max_bytes: int,
         on_growth: Callable[[str], None],
-        secret_values: Callable[[StepAttempt], Awaitable[Sequence[str]]] | None = None,
+        secret_values: Callable[[StepAttempt], Coroutine[Any, Any, Sequence[str]]] | None = None,
     ) -> None:
         self._driver = driver
         self._data_dir = data_dir
@@ -304,9 +304,7 @@ class LogWriter:
         def secret_values() -> Sequence[str]:
             if key is None or self._secret_values is None:
                 return ()
-            return asyncio.run_coroutine_threadsafe(_awaited(self._secret_values(key)), loop).result(
-                SECRETS_TIMEOUT
-            )
+            return asyncio.run_coroutine_threadsafe(self._secret_values(key), loop).result(SECRETS_TIMEOUT)
 
         def on_growth() -> None:
             if key is not None:
@@ -315,10 +313,6 @@ class LogWriter:
         copier = LogCopier(path, open_stream, secret_values, self._max_bytes, on_growth)
         copier.start()
         return copier
-
-
-async def _awaited(values: Awaitable[Sequence[str]]) -> Sequence[str]:
-    return await values
 
 
 def _log_unavailable(path: Path, error: Exception | None) -> LogUnavailable:
