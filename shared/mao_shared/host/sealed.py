@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 KEY_FILE = "secret.key"  # for the URLs of channels, and what webhooks and heartbeats have
 TOOL_KEYS = "tool-secrets.key"
-MAX_KEYS = 20
 
 
 class SealedSecrets:
@@ -48,12 +47,17 @@ class SealedSecrets:
             ) from error
 
     def add_key(self) -> None:
-        """Put a new key above the others. Raises MaoError (`secret-key-unusable`)."""
+        """Put a new key above the present one, unless an unfinished rotation has left several.
+
+        So no number of failed rotations drops a key that is still needed. Raises MaoError
+        (`secret-key-unusable`).
+        """
         from cryptography.fernet import Fernet
 
         self._fernet()
-        keys = [Fernet.generate_key().decode(), *self._path.read_text().split()]
-        replace_file(self._path, "".join(f"{key}\n" for key in keys[:MAX_KEYS]).encode())
+        present = self._path.read_text().split()
+        if len(present) == 1:
+            replace_file(self._path, f"{Fernet.generate_key().decode()}\n{present[0]}\n".encode())
 
     def drop_old_keys(self) -> None:
         """Keep the first key only: nothing that was sealed with another can be opened any more."""

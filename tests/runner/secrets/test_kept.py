@@ -122,8 +122,10 @@ async def test_rotation_that_meets_a_foreign_secret_keeps_the_old_key(kept: Kept
     foreign = Secrets(NODE, kept.store, SealedSecrets(kept.root / "other", TOOL_KEYS), SystemClock())
     (kept.root / "other").mkdir()
     await foreign.put("two", "from elsewhere")
-    with pytest.raises(MaoError, match="cannot be decrypted"):
-        await kept.secrets.rotate()
+    for _ in range(30):  # however often it is tried
+        with pytest.raises(MaoError, match="cannot be decrypted"):
+            await kept.secrets.rotate()
+    assert len(kept.keys()) == 2
     assert set(old) < set(kept.keys())
     assert await kept.another().open(refs("one")) == {"one": VALUE}
 
